@@ -1,0 +1,585 @@
+package unionfs
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/laminafs/lamina/copyup"
+	"github.com/laminafs/lamina/internal/fault"
+	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/whiteout"
+	"golang.org/x/sys/unix"
+)
+
+// wholeFile asks copyUp for all of a file's data.
+const wholeFile = -1
+
+var (
+	faultPlace   = fault.New("unionfs.copyup.place")   // staged, not in place yet
+	faultIndexed = fault.New("unionfs.copyup.indexed") // in the index, without a name in the upper
+	faultPlaced  = fault.New("unionfs.copyup.placed")  // in place, the parent's times not restored
+	faultTree    = fault.New("unionfs.copyup.tree")    // a subtree copied up, not opaque yet
+	faultCut     = fault.New("unionfs.copyup.cut")     // cut off, superfluous marks not removed
+)
+
+// copyUp makes sure that the node's content is in the upper. Of a regular file at most limit bytes are copied; what
+// the caller truncates away need not be. Whoever wants the same object meanwhile waits, nobody else does.
+//
+// Preconditions: no dirState.mu and no node.loc is held.
+// Errors: EROFS without an upper; those of the copy, after which the lower is visible as before and the upper and
+// the staging directory are as they were.
+func (fs *FS) copyUp(n *node, limit int64) error {
+	if n.isUp() {
+		return nil
+	}
+	if fs.upper == nil {
+		return unix.EROFS
+	}
+	n.upMu.Lock()
+	defer n.upMu.Unlock()
+	if n.isUp() {
+		return nil
+	}
+	if err := fs.copyUpParent(n); err != nil {
+		return err
+	}
+	c, err := fs.stageCopy(n, limit)
+	if err != nil {
+		return fmt.Errorf("copy up: %w", err)
+	}
+	if err := faultPlace.Hit(); err != nil {
+		fs.stage.Discard(c.At)
+		return err
+	}
+	if err := fs.placeCopy(n, c); err != nil {
+		fs.stage.Discard(c.At)
+		fs.dropOrigin(c.Stat.Ino)
+		return fmt.Errorf("copy up: put in place: %w", err)
+	}
+	return nil
+}
+
+// copyUpParent copies up the directory in which n's copy will be, if n has a name.
+func (fs *FS) copyUpParent(n *node) error {
+	for {
+		d, named := n.dentry()
+		if !named {
+			if n.dir != nil {
+				return unix.ENOENT // removed
+			}
+			return nil
+		}
+		err := fs.copyUp(d.parent, wholeFile)
+		if now, _ := n.dentry(); err == nil || now == d {
+			return err
+		}
+		// The name went while we were at it, and its directory perhaps, too.
+	}
+}
+
+// stageCopy makes the copy in the staging directory, complete with where it comes from and, where the inode cannot
+// say, whom it belongs to.
+func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
+	// The lower object stays where it is, and upMu keeps others from switching to another: loc need not be held
+	// for the time that the copy takes.
+	n.loc.RLock()
+	at, l, release, err := fs.locateLocked(n)
+	n.loc.RUnlock()
+	if err != nil {
+		return c, err
+	}
+	defer release()
+	st, err := sys.Stat(at)
+	if err != nil {
+		return c, err
+	}
+	if err := fs.checkCopy(at, l, &st, limit); err != nil {
+		return c, err
+	}
+	shown := st
+	if l.override != "" {
+		if err := applyOverride(at, l.override, &shown); err != nil {
+			return c, err
+		}
+	}
+	meta, over := fs.plan(shown.Uid, shown.Gid, shown.Mode, shown.Rdev)
+	meta.Atime, meta.Mtime = st.Atim, st.Mtim
+	opt := copyup.ObjectOptions{
+		Limit:     limit,
+		SkipXattr: fs.cfg.NoXattr,
+		KeepXattr: fs.copiesXattr,
+		Mark: func(at sys.At, made *unix.Stat_t) error {
+			if over != nil {
+				if err := fs.writeOverride(at, *over); err != nil {
+					return err
+				}
+			}
+			if n.dir == nil && st.Nlink > 1 && fs.cfg.NoIndex {
+				return nil // one of several names, which goes its own way from here: an object of its own
+			}
+			return fs.setOrigin(at, made.Ino, whiteout.Origin{Device: l.device, Ino: st.Ino})
+		},
+	}
+	return fs.stage.Object(copyup.Source{At: at, Stat: st}, meta, opt)
+}
+
+// checkCopy refuses to copy the hole that a file made with metacopy=on is: its data is in another layer.
+func (fs *FS) checkCopy(at sys.At, l *layer, st *unix.Stat_t, limit int64) error {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 || limit == 0 {
+		return nil
+	}
+	names, err := sys.XattrNames(at)
+	if err == nil && whiteout.IsMetacopy(names) {
+		return errMetacopy(l)
+	}
+	return err
+}
+
+// copiesXattr reports whether a copy takes the attribute along.
+func (fs *FS) copiesXattr(stored string) bool { return !whiteout.Owned(stored) && !fs.noACL(stored) }
+
+// placeCopy moves the staged copy to where the node's name is, if it still has one.
+func (fs *FS) placeCopy(n *node, c copyup.Copy) error {
+	if n.hard() == nil || fs.cfg.NoIndex || fs.links.nlink(n.hard()) == 0 {
+		return fs.placeStaged(n, c.At)
+	}
+	at, err := fs.indexCopy(n, c)
+	if err != nil {
+		return err
+	}
+	if err = faultIndexed.Hit(); err == nil {
+		err = fs.placeStaged(n, at)
+	}
+	if err != nil {
+		fs.unindexCopy(n, at)
+	}
+	return err
+}
+
+// placeStaged moves or, from the index, links what is staged to the node's name.
+func (fs *FS) placeStaged(n *node, staged sys.At) error {
+	for {
+		d, named := n.dentry()
+		if !named {
+			if n.dir != nil {
+				return unix.ENOENT // removed
+			}
+			return fs.placeNameless(n, staged)
+		}
+		// Another name than the one that was the first when the copy began may be in another directory.
+		if err := fs.copyUpParent(n); err != nil {
+			return err
+		}
+		if again, err := fs.placeAt(n, d, staged); !again {
+			return err
+		}
+	}
+}
+
+// placeAt makes what is staged the object called d, unless n has lost that name.
+func (fs *FS) placeAt(n *node, d dentry, staged sys.At) (again bool, err error) {
+	d.parent.dir.mu.Lock()
+	defer d.parent.dir.mu.Unlock()
+	n.loc.Lock()
+	defer n.loc.Unlock()
+	if n.parent != d.parent || n.name != d.name || d.parent.dir.upper == nil {
+		return true, nil
+	}
+	return false, fs.placeLocked(n, d, staged)
+}
+
+// placeLocked makes the staged copy the object called d. Preconditions: the parent's mu and n.loc are held.
+func (fs *FS) placeLocked(n *node, d dentry, staged sys.At) error {
+	up := d.parent.dir.upper
+	fd, err := fs.openDir(up)
+	if err != nil {
+		return err
+	}
+	defer fs.releaseDir(up)
+	// A copy-up is no change to the directory that anybody should see.
+	defer keepTimes(fd)()
+	at := sys.At{Dirfd: fd, Name: d.name}
+	if n.hard() != nil && !fs.cfg.NoIndex {
+		err = sys.Link(staged, at)
+	} else {
+		err = renameNew(staged, at)
+	}
+	if err != nil {
+		return err
+	}
+	_ = faultPlaced.Hit() // too late to fail
+	fs.switched(n, d)
+	return nil
+}
+
+// switched makes the upper the place of n's content. Preconditions: as placeLocked.
+func (fs *FS) switched(n *node, d dentry) {
+	e := d.parent.dir.index.get(d.name)
+	if n.dir != nil {
+		n.dir.upper = newDir(fs.upper, d.parent.dir.upper, d.name)
+		x := d.parent.dir.index
+		layers := []uint16{e.layer}
+		if e.merge != 0 {
+			layers = append(layers, x.merges[e.merge-1]...)
+		}
+		x.merges = append(x.merges, layers)
+		e.merge = uint32(len(x.merges))
+		n.dir.acl.Store(aclUnknown)
+	} else {
+		n.up = true
+		n.lower = nil
+		fs.dropFile(n)
+		fs.ownIno(n)
+	}
+	e.layer = 0
+	n.xattrs.Store(xattrsSome) // the origin
+	n.changed()
+	d.parent.changed()
+}
+
+// ownIno gives a copy of one of several names, with index=off, the number of the upper object: the other names keep
+// theirs. Precondition: n.loc is held exclusively.
+func (fs *FS) ownIno(n *node) {
+	if !fs.cfg.NoIndex || fs.cfg.NoXino {
+		return
+	}
+	at, _, release, err := fs.locateLocked(n)
+	if err != nil {
+		return
+	}
+	defer release()
+	st, err := sys.Stat(at)
+	if err != nil {
+		return
+	}
+	if names, err := sys.XattrNames(at); err == nil && fs.originOf(at, st.Ino, names) == nil {
+		n.ino.Store(fs.inoOf(fs.upper, &st))
+	}
+}
+
+// dropFile closes the descriptor for IO, which is open on what the node was before.
+func (fs *FS) dropFile(n *node) {
+	if f := n.file.Swap(nil); f != nil {
+		fs.fds.forget(&f.fd)
+	}
+}
+
+// indexCopy puts the copy of an object with several lower names into the index, where all of them find it.
+func (fs *FS) indexCopy(n *node, c copyup.Copy) (sys.At, error) {
+	at := sys.At{Dirfd: fs.work.index, Name: n.hard().key.String()}
+	n.loc.Lock() // nobody counts meanwhile
+	defer n.loc.Unlock()
+	if err := fs.links.settle(n.hard()); err != nil {
+		return at, err
+	}
+	if err := sys.Rename(c.At, at, 0); err != nil {
+		return at, err
+	}
+	fs.links.mu.Lock()
+	n.hard().up, n.hard().ino, n.hard().saved = true, c.Stat.Ino, true
+	fs.links.upper[c.Stat.Ino], n.own().linked = n, c.Stat.Ino
+	fs.links.mu.Unlock()
+	return at, nil
+}
+
+// unindexCopy takes back what indexCopy did, when the copy did not get into its place.
+func (fs *FS) unindexCopy(n *node, at sys.At) {
+	n.loc.Lock()
+	defer n.loc.Unlock()
+	if n.up {
+		return
+	}
+	fs.links.mu.Lock()
+	delete(fs.links.upper, n.hard().ino)
+	n.own().linked = 0
+	n.hard().up, n.hard().ino = false, 0
+	fs.links.mu.Unlock()
+	_ = sys.Unlink(at) // else the next copy-up replaces it
+}
+
+// placeNameless keeps the copy of an object that has no name (any more) open instead of giving it one: it must not
+// come back.
+func (fs *FS) placeNameless(n *node, staged sys.At) error {
+	n.loc.Lock()
+	defer n.loc.Unlock()
+	if n.hard() != nil && !fs.cfg.NoIndex && fs.links.nlink(n.hard()) > 0 {
+		// Other names lead to it, through the index.
+		n.up = true
+		n.lower = nil
+		fs.dropFile(n)
+		n.changed()
+		return nil
+	}
+	fd, err := sys.Open(staged, unix.O_RDWR, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
+		fd, err = sys.Open(staged, unix.O_PATH, 0)
+	}
+	if err != nil {
+		return err
+	}
+	fs.stage.Discard(staged)
+	fs.fds.mustPin()
+	n.anon, n.own().fd = true, fd
+	n.up = true
+	n.lower = nil
+	fs.dropFile(n)
+	n.changed()
+	return nil
+}
+
+// renameNew moves a staged object to a name that is free. Filesystems without RENAME_NOREPLACE do without the check:
+// the name is known to be free.
+func renameNew(from, to sys.At) error {
+	err := sys.Rename(from, to, unix.RENAME_NOREPLACE)
+	if err == unix.EINVAL || err == unix.ENOSYS {
+		err = sys.Rename(from, to, 0)
+	}
+	return err
+}
+
+// copyUpTree copies the directory n up with everything in it, and cuts it off from the lowers: from then on nothing
+// in it depends on what it is called. Nobody sees a difference at any time.
+func (fs *FS) copyUpTree(n *node) error {
+	if n.pure() {
+		return nil
+	}
+	if err := fs.copyUpAll(n); err != nil {
+		return err
+	}
+	if err := faultTree.Hit(); err != nil {
+		return err
+	}
+	return fs.makePure(n, true)
+}
+
+// copyUpAll copies up the directory n and everything in it.
+func (fs *FS) copyUpAll(n *node) error {
+	if err := fs.copyUp(n, wholeFile); err != nil {
+		return err
+	}
+	if n.pure() {
+		return nil
+	}
+	err := fs.eachChild(n, func(c *node) error {
+		if c.dir != nil {
+			return fs.copyUpAll(c)
+		}
+		return fs.copyUp(c, wholeFile)
+	})
+	if err != nil {
+		return err
+	}
+	return fs.nameAliases(n)
+}
+
+// nameAliases gives the names in n that only a lower has, of objects that were copied up under another one, an upper
+// link each. Until then they are reached through the index, by way of the lower.
+func (fs *FS) nameAliases(n *node) error {
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	if n.dir.dead {
+		return unix.ENOENT
+	}
+	up := n.upperDir()
+	fd, err := fs.openDir(up)
+	if err != nil {
+		return err
+	}
+	defer fs.releaseDir(up)
+	defer keepTimes(fd)()
+	x := n.dir.index
+	for i := range x.entries {
+		e := &x.entries[i]
+		if e.gone() || e.layer == 0 {
+			continue
+		}
+		c, err := fs.entryNode(n, e)
+		if err != nil {
+			return err
+		}
+		err = fs.nameAlias(e, sys.At{Dirfd: fd, Name: e.name})
+		fs.forget(c, 1)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachChild calls fn for the nodes of all visible entries of n, with a reference held.
+func (fs *FS) eachChild(n *node, fn func(*node) error) error {
+	children, err := fs.children(n)
+	for _, c := range children {
+		if err == nil {
+			err = fn(c)
+		}
+		fs.forget(c, 1)
+	}
+	return err
+}
+
+// pure reports whether the directory is in the upper only.
+func (n *node) pure() bool {
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	return n.dir.upper != nil && len(n.dir.lowers) == 0
+}
+
+// children returns the nodes of all visible entries, with a reference to each.
+func (fs *FS) children(n *node) (all []*node, err error) {
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	if err := fs.fill(n); err != nil {
+		return nil, err
+	}
+	for i := range n.dir.index.entries {
+		e := &n.dir.index.entries[i]
+		if e.gone() {
+			continue
+		}
+		c, err := fs.entryNode(n, e)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// makePure cuts a directory, in which everything is in the upper, off from its lowers, and then those in it. One
+// opaque mark, on the topmost, does that: the lowers of the others are below its own.
+func (fs *FS) makePure(n *node, top bool) error {
+	if err := fs.cutOff(n, top); err != nil {
+		return err
+	}
+	return fs.eachChild(n, func(c *node) error {
+		if c.dir == nil || c.pure() {
+			return nil
+		}
+		return fs.makePure(c, false)
+	})
+}
+
+func (fs *FS) cutOff(n *node, mark bool) error {
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	up := n.upperDir()
+	switch {
+	case n.dir.dead:
+		return unix.ENOENT
+	case n.pure():
+		return nil
+	}
+	fd, err := fs.openDir(up)
+	if err != nil {
+		return err
+	}
+	defer fs.releaseDir(up)
+	defer keepTimes(fd)()
+	n.loc.Lock()
+	defer n.loc.Unlock()
+	if err := fs.keepIno(n, fd); err != nil {
+		return err
+	}
+	if mark {
+		if err := whiteout.SetOpaque(fd, fs.format); err != nil {
+			return err
+		}
+		n.dir.opaque = true
+	}
+	if n.dir.redirect != "" {
+		if err := whiteout.ClearRedirect(sys.Fd(fd)); err != nil {
+			return err
+		}
+		n.dir.redirect = ""
+	}
+	fs.dropLowers(n)
+	_ = faultCut.Hit() // too late to fail
+	fs.clearMarks(n.dir.index, fd)
+	n.changed()
+	return nil
+}
+
+// dropLowers makes the directory one of the upper only. Precondition: n.loc is held exclusively.
+func (fs *FS) dropLowers(n *node) {
+	fs.forgetDirs(n.dir.lowers)
+	n.dir.lowers = nil
+}
+
+// forgetDirs closes the descriptors of directories that are not used any more.
+func (fs *FS) forgetDirs(dirs []*dir) {
+	for _, d := range dirs {
+		if d.where.Load() != nil { // the root of a layer has none of its own
+			fs.fds.forget(&d.fd)
+		}
+	}
+}
+
+// keepIno records where the inode number of a merged directory comes from, if its upper does not say so yet: it is
+// about to be an upper directory like any other.
+func (fs *FS) keepIno(n *node, fd int) error {
+	at := sys.Fd(fd)
+	st, err := sys.Stat(at)
+	if err != nil || fs.inoOf(fs.upper, &st) == n.ino.Load() {
+		return err
+	}
+	names, err := sys.XattrNames(at)
+	if err != nil || fs.originOf(at, st.Ino, names) != nil {
+		return err
+	}
+	low := n.dir.lowers[0]
+	lfd, err := fs.openDir(low)
+	if err != nil {
+		return ignoreSealed(err)
+	}
+	defer fs.releaseDir(low)
+	lst, err := sys.Stat(sys.Fd(lfd))
+	if err != nil {
+		return err
+	}
+	return fs.setOrigin(at, st.Ino, whiteout.Origin{Device: low.layer.device, Ino: lst.Ino})
+}
+
+// keepTimes puts the times of the directory open as fd back: marks that come and go in it are no change to what
+// anybody sees. Times are best effort, as in kernel overlayfs.
+func keepTimes(fd int) (restore func()) {
+	st, err := sys.Stat(sys.Fd(fd))
+	if err != nil {
+		return func() {}
+	}
+	return func() { _ = sys.Utimens(sys.Fd(fd), st.Atim, st.Mtim) }
+}
+
+// nameAlias gives a name that only the lower has, of an object that was copied up under another one, an upper link.
+func (fs *FS) nameAlias(e *entry, at sys.At) error {
+	if e.node == nil || e.node.hard() == nil {
+		return fmt.Errorf("entry %q is not in the upper: %w", e.name, unix.EIO)
+	}
+	index := sys.At{Dirfd: fs.work.index, Name: e.node.hard().key.String()}
+	if err := sys.Link(index, at); err != nil {
+		return err
+	}
+	e.layer = 0
+	return nil
+}
+
+// clearMarks removes whiteouts that mean nothing any more, since nothing is below.
+func (fs *FS) clearMarks(x *index, fd int) {
+	for i := range x.entries {
+		e := &x.entries[i]
+		if e.typ == typeVacant {
+			continue
+		}
+		if e.flags&whFile != 0 {
+			_ = whiteout.RemoveFile(fd, e.name) // what stays is harmless
+		}
+		if e.flags&whNode != 0 && e.gone() {
+			_ = sys.Unlink(sys.At{Dirfd: fd, Name: e.name}) // as above
+		}
+		e.flags &^= remembered
+		e.merge = 0
+		if e.gone() {
+			x.vacate(e)
+		}
+	}
+}

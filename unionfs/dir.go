@@ -1,0 +1,132 @@
+package unionfs
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"github.com/laminafs/lamina/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// dir is one directory in one layer. Its descriptor is opened when needed, relative to its parent's, and may be
+// closed again at any time; so a directory is reached at any depth, and the number of descriptors is bounded.
+type dir struct {
+	layer *layer
+	fd    cachedFd
+
+	// where is nil for the root of a layer. Only an upper directory ever moves; moves counts how often it began or
+	// ended to, so that who opened it by its old name notices.
+	where atomic.Pointer[place]
+	moves atomic.Uint32
+
+	// marked says that empty files in it may be whiteouts by their attribute (whiteout.Marks.Whiteouts).
+	marked bool
+}
+
+type place struct {
+	parent *dir
+	name   string
+}
+
+func newDir(l *layer, parent *dir, name string) *dir {
+	d := &dir{layer: l}
+	d.where.Store(&place{parent, name})
+	return d
+}
+
+// errSealed is returned when a directory of a layer is a mount point of something else, which is not part of the
+// layer. It counts as empty.
+var errSealed = errors.New("a mount point in a layer")
+
+// openDir returns an O_PATH descriptor of d, for use until releaseDir.
+func (fs *FS) openDir(d *dir) (int, error) {
+	for {
+		at := d.where.Load()
+		if at == nil {
+			return d.layer.fd, nil
+		}
+		if fd, ok := fs.fds.acquire(&d.fd); ok {
+			return fd, nil
+		}
+		moves := d.moves.Load()
+		at = d.where.Load()
+		pfd, err := fs.openDir(at.parent)
+		if err != nil {
+			return -1, err
+		}
+		fd, err := sys.OpenBeneath(pfd, at.name, unix.O_PATH|unix.O_DIRECTORY)
+		fs.releaseDir(at.parent)
+		if d.moves.Load() != moves {
+			sys.Close(fd)
+			continue
+		}
+		if err == unix.EXDEV {
+			return -1, errSealed
+		}
+		if err != nil {
+			return -1, err
+		}
+		return fs.fds.install(&d.fd, fd), nil
+	}
+}
+
+func (fs *FS) releaseDir(d *dir) {
+	if d.where.Load() != nil {
+		fs.fds.release(&d.fd)
+	}
+}
+
+// moveDir tells that d, an upper directory whose descriptor the caller holds open, is called name in parent from
+// now on. Holding it open keeps others from opening it by a name that is about to change.
+func (d *dir) moveDir(parent *dir, name string) {
+	d.moves.Add(1)
+	d.where.Store(&place{parent, name})
+	d.moves.Add(1)
+}
+
+// readDir calls fn for every entry of d, and leaves its access time alone.
+func (fs *FS) readDir(d *dir, fn func(sys.Dirent)) error {
+	fd, err := fs.openDir(d)
+	if err == errSealed {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer fs.releaseDir(d)
+	list, err := sys.OpenNoAtime(sys.At{Dirfd: fd, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(list)
+	return sys.ReadDir(list, fn)
+}
+
+// accessed moves the access time of an upper directory that is listed from memory, as the mount it is in wants that
+// (relatime, say): by reading from it.
+func (fs *FS) accessed(n *node) {
+	d := n.upperDir()
+	if d == nil || fs.cfg.NoAtime || n.dir.gone() {
+		return
+	}
+	fd, err := fs.openDir(d)
+	if err != nil {
+		return
+	}
+	defer fs.releaseDir(d)
+	list, err := sys.Open(sys.At{Dirfd: fd, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return
+	}
+	defer sys.Close(list)
+	var buf [4096]byte
+	_, _ = unix.Getdents(list, buf[:]) // for its effect on the time, which is best effort
+	n.changed()
+}
+
+// gone reports whether the directory was removed.
+func (s *dirState) gone() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.dead
+}

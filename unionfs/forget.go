@@ -1,0 +1,147 @@
+package unionfs
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/laminafs/lamina/internal/sys"
+)
+
+// detached is the number of references of a node that is being taken apart. Nobody can reach it any more.
+const detached = math.MinInt32
+
+// Forget takes back references that the kernel had. It has to be quick and waits for no lock: the nodes that are
+// not referred to any more are taken apart by the reaper.
+func (fs *FS) Forget(nodeid, nlookup uint64) {
+	if n := fs.nodes.get(nodeid); n != nil && n != fs.root {
+		fs.forget(n, int64(nlookup))
+	}
+}
+
+// forget gives back references to n.
+func (fs *FS) forget(n *node, refs int64) {
+	if n.lookups.Add(-refs) == 0 {
+		fs.reaper.add(n)
+	}
+}
+
+// reaper takes nodes apart that nobody refers to, in the background.
+type reaper struct {
+	mu      sync.Mutex
+	wake    sync.Cond
+	queue   []*node
+	stopped bool
+	ending  atomic.Bool // as stopped, for who does not hold mu
+	done    chan struct{}
+}
+
+func (r *reaper) start(fs *FS) {
+	r.wake.L = &r.mu
+	r.done = make(chan struct{})
+	go r.run(fs)
+}
+
+func (r *reaper) add(n *node) {
+	r.mu.Lock()
+	r.queue = append(r.queue, n)
+	if len(r.queue) == 1 {
+		r.wake.Broadcast()
+	}
+	r.mu.Unlock()
+}
+
+func (r *reaper) run(fs *FS) {
+	defer close(r.done)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		for len(r.queue) == 0 && !r.stopped {
+			r.wake.Wait()
+		}
+		if r.stopped {
+			return
+		}
+		batch := r.queue
+		r.queue = nil
+		r.mu.Unlock()
+		for _, n := range batch {
+			if r.ending.Load() {
+				break
+			}
+			fs.reap(n)
+		}
+		r.mu.Lock()
+	}
+}
+
+// stop ends the reaper. It may be called twice, and before start.
+func (r *reaper) stop() {
+	if r.done == nil {
+		return
+	}
+	r.ending.Store(true)
+	r.mu.Lock()
+	r.stopped = true
+	r.wake.Broadcast()
+	r.mu.Unlock()
+	<-r.done
+}
+
+// reap takes n apart if it is still unused, and then its parents if they were only kept for n.
+func (fs *FS) reap(n *node) {
+	for unused := []*node{n}; len(unused) > 0; {
+		n, unused = unused[0], unused[1:]
+		if n != fs.root {
+			unused = append(unused, fs.reapOne(n)...)
+		}
+	}
+}
+
+func (fs *FS) reapOne(n *node) (parents []*node) {
+	n.loc.RLock()
+	names := n.dentriesLocked()
+	n.loc.RUnlock()
+	dirs := []*node{n}
+	for _, d := range names {
+		dirs = append(dirs, d.parent)
+	}
+	defer lockDirs(dirs...)()
+	defer lockNodes(n)()
+	if n.lookups.Load() != 0 || n.dir != nil && n.dir.kids > 0 || !slices.Equal(names, n.dentriesLocked()) {
+		return nil // it is in use again, or changed: who changed it gives the last reference back later
+	}
+	if !fs.links.detach(n) {
+		return nil
+	}
+	for _, d := range names {
+		s := d.parent.dir
+		if e := s.index.get(d.name); e != nil && e.node == n {
+			e.node = nil
+			s.kids--
+		}
+		if s.kids == 0 && d.parent.lookups.Load() == 0 {
+			parents = append(parents, d.parent)
+		}
+	}
+	fs.nodes.remove(n)
+	fs.attrs.drop(n)
+	fs.dismantle(n)
+	return parents
+}
+
+// dismantle closes what n kept open, and removes what was only kept for it.
+func (fs *FS) dismantle(n *node) {
+	fs.dropFile(n)
+	if n.anon {
+		sys.Close(n.rarely().fd)
+		fs.fds.unpin()
+	}
+	if number := n.rarely().orphaned; number != 0 {
+		_ = sys.Unlink(sys.At{Dirfd: fs.work.staging, Name: orphanName(number)}) // else the next mount clears it
+	}
+	if n.dir != nil {
+		fs.forgetDirs(n.sourcesLocked())
+	}
+}

@@ -1,0 +1,346 @@
+package unionfs
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/whiteout"
+	"golang.org/x/sys/unix"
+)
+
+// mergeDir decides which of the directories found under one name make up the directory n: all of them down to the
+// first opaque one, or, where one was moved, what lies at its old place in the layers below it.
+//
+// Precondition: dirs are the directories of that name in the layers of the parent, topmost first, none of them
+// hidden by a whiteout or by something else of the name.
+func (fs *FS) mergeDir(n *node, dirs []*dir) error {
+	s := n.dir
+	for i := 0; i < len(dirs); i++ {
+		d := dirs[i]
+		m, err := fs.readMarks(d)
+		if err != nil {
+			return err
+		}
+		d.marked = m.Whiteouts
+		if d.layer.index == 0 {
+			s.upper, s.redirect = d, m.Redirect
+		} else {
+			s.lowers = append(s.lowers, d)
+		}
+		if m.Opaque {
+			break
+		}
+		if m.Redirect == "" {
+			continue
+		}
+		old, err := fs.redirected(d, m.Redirect)
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs[:i+1:i+1], old...)
+	}
+	return nil
+}
+
+// readMarks reads what d says about itself. A mark says something only where there are layers below.
+func (fs *FS) readMarks(d *dir) (whiteout.Marks, error) {
+	var m whiteout.Marks
+	if d.layer.index == len(fs.layers)-1 {
+		return m, nil
+	}
+	fd, err := fs.openDir(d)
+	if err == errSealed {
+		m.Opaque = true
+		return m, nil
+	}
+	if err != nil {
+		return m, err
+	}
+	defer fs.releaseDir(d)
+	names, err := sys.XattrNames(sys.Fd(fd))
+	if err != nil {
+		return m, err
+	}
+	m, err = whiteout.ReadMarks(sys.Fd(fd), names)
+	if errors.Is(err, whiteout.ErrBadRedirect) {
+		// A layer's nonsense leads nowhere, and takes nothing with it.
+		fs.log.Printf("layer %s: %s: %v", d.layer.path, strings.Join(d.path(), "/"), err)
+		m.Opaque, err = true, nil
+	}
+	if err != nil {
+		return m, err
+	}
+	if !m.Opaque {
+		m.Opaque = whiteout.HasOpaqueFile(fd)
+	}
+	return m, nil
+}
+
+// redirected finds the directories that d, moved by a rename, had below it: those at path in each layer below d's.
+// A path that does not begin with "/" is another name in d's parent.
+//
+// The path is followed in each layer by itself, as kernel overlayfs does (overlayfs.rst, "redirect_dir"): a
+// whiteout, or something that is no directory, ends the search, an opaque directory ends it after its layer, and a
+// redirect met on the way changes the path for the layers further down.
+func (fs *FS) redirected(d *dir, path string) ([]*dir, error) {
+	base, err := fs.below(d.where.Load().parent)
+	if err != nil {
+		return nil, err
+	}
+	parts := redirectTo(base, path)
+	var found []*dir
+	for l := d.layer.index + 1; l < len(fs.layers); l++ {
+		w, err := fs.walkLayer(fs.layers[l], parts)
+		if err != nil {
+			return nil, err
+		}
+		if w.dir != nil {
+			found = append(found, w.dir)
+		}
+		if w.last {
+			break
+		}
+		parts = w.parts
+	}
+	return found, nil
+}
+
+// path returns the names that lead to d from the root of its layer.
+func (d *dir) path() []string {
+	at := d.where.Load()
+	if at == nil {
+		return nil
+	}
+	return append(at.parent.path(), at.name)
+}
+
+// walked is where a path led in one layer.
+type walked struct {
+	dir   *dir     // nil where the layer has no such directory
+	last  bool     // nothing of lower layers shows through
+	parts []string // the path to follow in the next layer
+}
+
+func (fs *FS) walkLayer(l *layer, parts []string) (walked, error) {
+	w := walked{dir: l.root}
+	for i, name := range parts {
+		fd, err := fs.openDir(w.dir)
+		if err != nil {
+			return walked{last: true}, ignoreSealed(err)
+		}
+		st, err := sys.Stat(sys.At{Dirfd: fd, Name: name})
+		hides := whiteout.HasFile(fd, name) // in the layers below, whether the layer has the name itself or not
+		fs.releaseDir(w.dir)
+		switch {
+		case err == unix.ENOENT && hides, err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR:
+			return walked{last: true}, nil
+		case err == unix.ENOENT:
+			return walked{last: w.last, parts: append(w.parts, parts[i:]...)}, nil
+		case err != nil:
+			return walked{}, err
+		}
+		w.last = w.last || hides
+		w.dir = newDir(l, w.dir, name)
+		if i == len(parts)-1 {
+			w.parts = append(w.parts, name)
+			break // mergeDir reads its marks
+		}
+		m, err := fs.readMarks(w.dir)
+		if err != nil {
+			return walked{}, err
+		}
+		fs.fds.forget(&w.dir.fd) // on the way only: opened again when somebody passes
+		w.last = w.last || m.Opaque
+		w.parts = below(w.parts, name, m)
+	}
+	return w, nil
+}
+
+// below returns where the directory d is to be looked for in the layers below its own.
+func (fs *FS) below(d *dir) ([]string, error) {
+	at := d.where.Load()
+	if at == nil {
+		return nil, nil
+	}
+	base, err := fs.below(at.parent)
+	if err != nil {
+		return nil, err
+	}
+	m, err := fs.readMarks(d)
+	return below(base, at.name, m), err
+}
+
+// below returns where, in the layers below, the directory called name with marks m is, when its parent is at base.
+func below(base []string, name string, m whiteout.Marks) []string {
+	if m.Redirect != "" {
+		return redirectTo(base, m.Redirect)
+	}
+	return append(slices.Clip(base), name)
+}
+
+// redirectTo returns the path that a redirect names: from the root, or beside the others at base.
+func redirectTo(base []string, redirect string) []string {
+	if abs, ok := strings.CutPrefix(redirect, "/"); ok {
+		return strings.Split(abs, "/")
+	}
+	return append(slices.Clip(base), redirect)
+}
+
+func ignoreSealed(err error) error {
+	if errors.Is(err, errSealed) {
+		return nil
+	}
+	return err
+}
+
+// fill makes the index of the directory n from all its layers, once.
+//
+// Precondition: n.dir.mu is held exclusively.
+func (fs *FS) fill(n *node) error {
+	if n.dir.index != nil {
+		return nil
+	}
+	x := newIndex(0)
+	if n.dir.dead {
+		n.dir.index = x
+		return nil
+	}
+	m := merger{fs: fs, x: x, hidden: map[string]bool{}}
+	for _, d := range n.sources() {
+		if err := m.add(d); err != nil {
+			return err
+		}
+	}
+	x.compact()
+	n.dir.index = x
+	return nil
+}
+
+// merger adds layer after layer to an index, from the top.
+type merger struct {
+	fs *FS
+	x  *index
+
+	// hidden holds the names that a lower layer whites out and no layer above it has.
+	hidden map[string]bool
+}
+
+// add adds the entries of d. What d whites out is hidden in the layers below it only, so that comes last.
+func (m *merger) add(d *dir) error {
+	var deleted []string // by .wh. files
+	var odd []sys.Dirent // may be whiteouts by type or attribute, or have no d_type
+	err := m.fs.readDir(d, func(e sys.Dirent) {
+		switch kind, target := whiteout.Classify(e.Name); kind {
+		case whiteout.Deleted:
+			deleted = append(deleted, target)
+			return
+		case whiteout.Opaque, whiteout.Internal:
+			return
+		}
+		if e.Type == unix.DT_CHR || e.Type == unix.DT_UNKNOWN || e.Type == unix.DT_REG && d.marked {
+			odd = append(odd, e)
+			return
+		}
+		m.entry(d, e)
+	})
+	if err != nil {
+		return err
+	}
+	devices, err := m.oddEntries(d, odd)
+	if err != nil {
+		return err
+	}
+	for _, name := range deleted {
+		m.whiteout(d, name, whFile)
+	}
+	for _, name := range devices {
+		m.whiteout(d, name, whNode)
+	}
+	return nil
+}
+
+// oddEntries looks closer at the entries that need it, and returns the names of those that are whiteouts. One that
+// cannot be looked at is shown as what it seems to be: it must not take the others with it.
+func (m *merger) oddEntries(d *dir, odd []sys.Dirent) (whiteouts []string, err error) {
+	if len(odd) == 0 {
+		return nil, nil
+	}
+	fd, err := m.fs.openDir(d)
+	if err != nil {
+		return nil, err
+	}
+	defer m.fs.releaseDir(d)
+	for _, e := range odd {
+		at := sys.At{Dirfd: fd, Name: e.Name}
+		st, err := sys.Stat(at)
+		if err == nil {
+			e.Type = direntType(st.Mode)
+			empty := e.Type == unix.DT_REG && st.Size == 0
+			if whiteout.IsDevice(st.Mode, st.Rdev) || d.marked && empty && whiteout.IsWhiteoutFile(at) {
+				whiteouts = append(whiteouts, e.Name)
+				continue
+			}
+		}
+		m.entry(d, e)
+	}
+	return whiteouts, nil
+}
+
+// entry adds one entry of d.
+func (m *merger) entry(d *dir, de sys.Dirent) {
+	layer := uint16(d.layer.index)
+	e := m.x.get(de.Name)
+	if e == nil {
+		if m.hidden[de.Name] {
+			return
+		}
+		e = m.x.insert(de.Name)
+		m.x.setType(e, de.Type)
+		e.layer, e.ino = layer, de.Ino
+		if layer != 0 {
+			e.flags |= inLower | lowerKnown | inoKnown
+		}
+		return
+	}
+	if layer == 0 {
+		return // a filesystem that lists a name twice
+	}
+	if e.flags&lowerKnown == 0 {
+		e.flags |= inLower | lowerKnown
+	}
+	if e.typ != unix.DT_DIR || e.flags&noMerge != 0 {
+		return
+	}
+	if de.Type != unix.DT_DIR {
+		e.flags |= noMerge
+		return
+	}
+	if e.merge == 0 {
+		m.x.merges = append(m.x.merges, nil)
+		e.merge = uint32(len(m.x.merges))
+	}
+	m.x.merges[e.merge-1] = append(m.x.merges[e.merge-1], layer)
+}
+
+// whiteout notes that d hides name in the layers below, and of an upper how.
+func (m *merger) whiteout(d *dir, name string, flag entryFlags) {
+	e := m.x.get(name)
+	switch {
+	case d.layer.index == 0:
+		if e == nil {
+			e = m.x.insert(name)
+		}
+		e.flags |= flag
+	case e == nil:
+		m.hidden[name] = true
+		return
+	}
+	e.flags |= noMerge
+	if d.layer.index != 0 {
+		e.flags |= lowerKnown
+	}
+}
+
+func direntType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }

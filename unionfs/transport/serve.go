@@ -1,0 +1,96 @@
+package transport
+
+import (
+	"fmt"
+	"io"
+	"log"
+	goruntime "runtime"
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// maxBackground bounds the requests that the kernel sends without a process waiting for each: readahead and
+// asynchronous direct IO. The kernel's own default of 12 starves a parallel read.
+const maxBackground = 64
+
+// Server answers the requests of one mount.
+type Server struct {
+	requests requests
+	done     chan struct{}
+}
+
+// Serve begins to answer with fs. It returns when the kernel's first request, INIT, is answered. A panic of fs in
+// one request is an EIO for that request and a stack in the log. debug logs every request.
+//
+// Errors: the kernel's FUSE is too old, or the mount is gone already; the descriptor is closed.
+func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool) (*Server, error) {
+	s := &Server{done: make(chan struct{})}
+	s.requests.RawFileSystem = fs
+	if m.opts.AllowRoot {
+		s.requests.guard = &guard{owner: uint32(unix.Geteuid())}
+	}
+	opts := &fuse.MountOptions{
+		Name:                     Subtype,
+		MaxWrite:                 m.opts.maxWrite(),
+		MaxBackground:            maxBackground,
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true,
+		EnableAcl:                !m.opts.NoACL,
+		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 |
+			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_SETXATTR_EXT,
+		// Passthrough would be seen by filesystems that are stacked on us, and is not used.
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+		// A pipe per request is not worth it for small reads, and most are small.
+		DisableSplice:  true,
+		SingleThreaded: m.opts.SingleThreaded,
+		Debug:          debug,
+		Logger:         logger,
+		PanicHandler:   panicHandler(logger),
+	}
+	if m.opts.Writeback {
+		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
+	}
+	srv, err := fuse.NewServer(&s.requests, fmt.Sprintf("/dev/fd/%d", m.Fd), opts)
+	if err != nil {
+		return nil, fmt.Errorf("fuse: %w", err)
+	}
+	s.requests.n[opInit].Add(1)
+	go func() {
+		defer close(s.done)
+		srv.Serve()
+	}()
+	return s, nil
+}
+
+// Done is closed when the mount is gone and the last request has been answered: nothing calls the filesystem after.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// WriteRequests writes how many requests came, a line "OPCODE N" for each opcode that did.
+func (s *Server) WriteRequests(w io.Writer) error { return s.requests.write(w) }
+
+// panicHandler logs a panic with the request it happened in and its stack.
+func panicHandler(logger *log.Logger) func(any) fuse.Status {
+	return func(v any) fuse.Status {
+		stack := make([]byte, 64<<10)
+		stack = stack[:goruntime.Stack(stack, false)]
+		logger.Printf("panic in %s: %v\n%s", panicOp(), v, stack)
+		return fuse.EIO
+	}
+}
+
+// panicOp names the request that the calling goroutine handles, by the method of requests that it is in.
+func panicOp() string {
+	pcs := make([]uintptr, 256)
+	frames := goruntime.CallersFrames(pcs[:goruntime.Callers(1, pcs)])
+	for {
+		f, more := frames.Next()
+		if _, op, ok := strings.Cut(f.Function, "(*requests)."); ok {
+			return strings.ToUpper(op)
+		}
+		if !more {
+			return "a request"
+		}
+	}
+}

@@ -1,0 +1,313 @@
+package unionfs
+
+import (
+	"errors"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/laminafs/lamina/internal/fault"
+	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/whiteout"
+	"golang.org/x/sys/unix"
+)
+
+// Removing a name.
+//
+// With .wh. files the whiteout is made first: as long as the upper has the name itself, it says something about the
+// lowers only. The unlink then is what shows. A whiteout that takes the name itself comes from the staging directory,
+// by one rename over what is there, or in exchange for a directory.
+
+var (
+	faultWhiteout = fault.New("unionfs.remove.whiteout") // whiteout made, the upper's own object still there
+	faultRemoved  = fault.New("unionfs.remove.removed")  // name gone, what was there still in the staging directory
+	faultCounted  = fault.New("unionfs.remove.counted")  // name gone, link count in the index not yet changed
+)
+
+// Unlink removes a name of something that is no directory.
+func (fs *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return fs.status("unlink", fs.remove(in.NodeId, name, false))
+}
+
+// Rmdir removes an empty directory.
+func (fs *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return fs.status("rmdir", fs.remove(in.NodeId, name, true))
+}
+
+func (fs *FS) remove(parent uint64, name string, wantDir bool) error {
+	p, err := fs.parent(parent, name)
+	if err != nil {
+		return err
+	}
+	if whiteout.Reserved(name) {
+		return unix.ENOENT
+	}
+	n, err := fs.child(p, name)
+	if err != nil {
+		return err
+	}
+	defer fs.forget(n, 1)
+	switch {
+	case wantDir && !n.isDir():
+		return unix.ENOTDIR
+	case !wantDir && n.isDir():
+		return unix.EISDIR
+	}
+	if err := fs.copyUp(p, wholeFile); err != nil {
+		return err
+	}
+	defer lockDirs(p, n)()
+	e := p.dir.index.lookup(name)
+	if e == nil || e.node != n {
+		return unix.ENOENT // somebody was faster
+	}
+	if wantDir {
+		if err := fs.fill(n); err != nil {
+			return err
+		}
+		if n.dir.index.visible > 0 {
+			return unix.ENOTEMPTY
+		}
+	}
+	defer lockNodes(n)()
+	up := p.upperDir()
+	fd, err := fs.openDir(up)
+	if err != nil {
+		return err
+	}
+	defer fs.releaseDir(up)
+	at := sys.At{Dirfd: fd, Name: name}
+	if wantDir {
+		err = fs.removeDir(n, e, at)
+	} else {
+		err = fs.removeFile(n, p, e, at)
+	}
+	if err != nil {
+		return err
+	}
+	fs.nameGone(n, dentry{p, name})
+	p.dir.index.hide(p.dir.index.get(name))
+	p.dir.kids--
+	p.changed()
+	return nil
+}
+
+// formatFor is the format of a whiteout for name. A name for which there is no .wh. file, since it is too long or would
+// be another mark, gets a device also where files are the rule: every format is read in every layer.
+func (fs *FS) formatFor(name string) whiteout.Format {
+	if _, err := whiteout.Name(name); err != nil {
+		return whiteout.Overlay
+	}
+	return fs.format
+}
+
+// unrecordable makes the errno of a deletion for which neither a .wh. file nor a device can be made.
+func (fs *FS) unrecordable(name string, err error) error {
+	if _, errName := whiteout.Name(name); errName != nil && errors.Is(err, unix.EPERM) {
+		return errName
+	}
+	return err
+}
+
+// removeFile takes the name at, entry e of p, off the node n. Preconditions: the parent's mu and n.loc are held.
+func (fs *FS) removeFile(n, p *node, e *entry, at sys.At) error {
+	inUpper := e.layer == 0
+	undo, err := fs.keepContent(n)
+	if err != nil {
+		return err
+	}
+	if h := n.hard(); h != nil {
+		fs.links.intend(h, -1, dentry{p, at.Name}, !inUpper)
+		cancel := undo
+		undo = func() { cancel(); _ = fs.links.settle(h) } // a stale intent tells of a name that is still there
+	}
+	err = fs.takeOff(e, at, inUpper, sys.Unlink, 0)
+	if err != nil {
+		undo()
+	}
+	return fs.unrecordable(at.Name, err)
+}
+
+// takeOff removes what is at the name at, entry e, and leaves a whiteout where a lower layer has something of the name.
+// remove takes the upper's own object away, if there is one (inUpper); exchange are the flags of the rename by which a
+// whiteout takes its place.
+func (fs *FS) takeOff(e *entry, at sys.At, inUpper bool, remove func(sys.At) error, exchange uint) (err error) {
+	switch {
+	case e.flags&inLower == 0:
+		return remove(at)
+	case fs.formatFor(at.Name) == whiteout.WH:
+		if err = whiteout.MakeFile(at.Dirfd, at.Name); err != nil {
+			return err
+		}
+		if err = faultWhiteout.Hit(); err == nil && inUpper {
+			err = remove(at)
+		}
+		if err == nil {
+			e.flags |= whFile
+		} else if e.flags&whFile == 0 {
+			_ = whiteout.RemoveFile(at.Dirfd, at.Name) // harmless beside the name
+		}
+		return err
+	case inUpper:
+		err = fs.replaceByWhiteout(at, exchange)
+	default:
+		err = whiteout.MakeDevice(at)
+	}
+	if err == nil {
+		e.flags |= whNode
+	}
+	return err
+}
+
+// replaceByWhiteout puts a whiteout where the object a is. With RENAME_EXCHANGE the object is a directory, which then
+// is thrown away.
+func (fs *FS) replaceByWhiteout(a sys.At, flags uint) error {
+	tmp := fs.stage.Temp()
+	if err := whiteout.MakeDevice(tmp); err != nil {
+		return err
+	}
+	err := faultWhiteout.Hit()
+	if err == nil {
+		err = sys.Rename(tmp, a, flags)
+	}
+	if err == nil && flags == 0 {
+		return nil
+	}
+	_ = faultRemoved.Hit() // too late to fail
+	fs.stage.Discard(tmp)
+	return err
+}
+
+// removeDir removes the directory n, of which nothing is visible, at the name at. Preconditions: as removeFile, and
+// n.dir.mu is held.
+func (fs *FS) removeDir(n *node, e *entry, at sys.At) error {
+	st, err := fs.statLocked(n)
+	if err != nil {
+		return err
+	}
+	undo, err := fs.keepContent(n)
+	if err != nil {
+		return err
+	}
+	err = fs.takeOff(e, at, n.dir.upper != nil, fs.removeUpperDir, unix.RENAME_EXCHANGE)
+	if err != nil {
+		undo()
+		return fs.unrecordable(at.Name, err)
+	}
+	fs.buryDir(n, &st)
+	return nil
+}
+
+// buryDir notes that the directory n is gone. st is how it was. Preconditions: n.dir.mu and n.loc are held.
+func (fs *FS) buryDir(n *node, st *unix.Stat_t) {
+	n.dir.dead = true
+	n.dir.final = st
+	n.dir.index = newIndex(0)
+	n.changed()
+}
+
+// removeUpperDir removes a directory of the upper in which at most marks are left. With marks in it, it is moved
+// away as a whole: without its whiteouts it would be another directory.
+func (fs *FS) removeUpperDir(a sys.At) error {
+	err := sys.Rmdir(a)
+	if err != unix.ENOTEMPTY && err != unix.EEXIST {
+		return err
+	}
+	tmp := fs.stage.Temp()
+	if err := sys.Rename(a, tmp, 0); err != nil {
+		return err
+	}
+	_ = faultRemoved.Hit() // too late to fail
+	fs.stage.Discard(tmp)
+	return nil
+}
+
+// keepContent makes sure that n's content stays within reach when it loses one more name. undo takes that back when
+// the name stays after all. Precondition: n.loc is held exclusively.
+//
+// A lower object stays where it is. One in the upper of which we know no other name is kept open, without a name, or,
+// where too many are open already, by a name in the staging directory.
+func (fs *FS) keepContent(n *node) (undo func(), err error) {
+	nothing := func() {}
+	if n.dir != nil {
+		return fs.keepDir(n)
+	}
+	if !n.up || n.anon || n.rarely().orphaned != 0 || n.parent != nil && len(n.rarely().more) > 0 {
+		return nothing, nil
+	}
+	if n.hard() != nil && fs.links.nlink(n.hard()) > 1 {
+		return nothing, nil // the index keeps it
+	}
+	at, _, release, err := fs.locateLocked(n)
+	if err != nil {
+		return nothing, err
+	}
+	defer release()
+	if !fs.fds.pin() {
+		number := fs.orphans.Add(1)
+		if err := sys.Link(at, sys.At{Dirfd: fs.work.staging, Name: orphanName(number)}); err == nil {
+			n.own().orphaned = number
+			return func() {
+				_ = sys.Unlink(sys.At{Dirfd: fs.work.staging, Name: orphanName(number)}) // else the next mount clears it
+				n.own().orphaned = 0
+			}, nil
+		}
+		fs.fds.mustPin() // a filesystem without hard links
+	}
+	fd, err := sys.Open(at, unix.O_PATH, 0)
+	if err != nil {
+		fs.fds.unpin()
+		return nothing, err
+	}
+	n.anon, n.own().fd = true, fd
+	return func() {
+		n.anon = false
+		sys.Close(fd)
+		fs.fds.unpin()
+	}, nil
+}
+
+// keepDir keeps an upper directory open that is about to be removed, if there is room: who has it open may still change
+// its mode and the like. Precondition: n.loc is held exclusively.
+func (fs *FS) keepDir(n *node) (undo func(), err error) {
+	nothing := func() {}
+	if n.dir.upper == nil || !fs.fds.pin() {
+		return nothing, nil
+	}
+	at, _, release, err := fs.locateLocked(n)
+	if err != nil {
+		fs.fds.unpin()
+		return nothing, err
+	}
+	defer release()
+	fd, err := sys.Open(sys.At{Dirfd: at.Dirfd, Name: "."}, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		fs.fds.unpin()
+		return nothing, nil // of no mode that lets us search it: then it is just not kept
+	}
+	n.anon, n.own().fd = true, fd
+	return func() {
+		n.anon = false
+		sys.Close(fd)
+		fs.fds.unpin()
+	}, nil
+}
+
+// nameGone notes that n has lost the name d. Precondition: n.loc is held exclusively.
+func (fs *FS) nameGone(n *node, d dentry) {
+	n.dropDentryLocked(d)
+	n.changed()
+	if n.dir != nil {
+		return
+	}
+	n.unnamed = n.parent == nil
+	if n.hard() != nil {
+		_ = faultCounted.Hit() // too late to fail
+		if err := fs.links.count(n.hard(), -1); err != nil && !errors.Is(err, unix.ENOENT) {
+			fs.log.Printf("unlink: link count of a lower file: %v", err)
+		}
+	}
+	if n.unnamed && n.up && n.kind() != unix.S_IFREG {
+		if st, err := fs.statLocked(n); err == nil {
+			fs.dropOrigin(st.Ino)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package unionfs
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/laminafs/lamina/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// workdir is the directory the union keeps for itself beside the upper:
+//
+//	work/    staging: what is not in the upper yet, or not any more; emptied at mount
+//	index/   lower files with several names that were copied up (hardlink.go), origins that fit nowhere else
+//	lock     held while mounted, by flock(2), as the directory itself is: it goes with the process
+type workdir struct {
+	fd, staging, index, lock int // -1 where not open
+}
+
+// entries that other union filesystems leave in a workdir, which an old tree may still have.
+var foreignWork = map[string]bool{"incompat": true}
+
+// openWork opens and prepares the work directory.
+func openWork(path string, upper *layer) (w workdir, err error) {
+	w = workdir{-1, -1, -1, -1}
+	fail := func(err error) (workdir, error) {
+		w.close()
+		return w, &ConfigError{"workdir", path, err}
+	}
+	if w.fd, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fail(err)
+	}
+	st, err := sys.Stat(sys.Fd(w.fd))
+	if err != nil {
+		return fail(err)
+	}
+	if st.Dev != upper.dev {
+		return fail(fmt.Errorf("not on the filesystem of upperdir=%s", upper.path))
+	}
+	if err := lockSoon(w.fd); err != nil {
+		return fail(err)
+	}
+	if err := checkWorkEntries(w.fd); err != nil {
+		return fail(err)
+	}
+	if w.lock, err = sys.Open(sys.At{Dirfd: w.fd, Name: "lock"}, unix.O_RDWR|unix.O_CREAT, 0o600); err != nil {
+		return fail(err)
+	}
+	if err := lockSoon(w.lock); err != nil {
+		return fail(err)
+	}
+	if w.staging, err = subdir(w.fd, "work"); err != nil {
+		return fail(err)
+	}
+	if w.index, err = subdir(w.fd, "index"); err != nil {
+		return fail(err)
+	}
+	return w, nil
+}
+
+// lockPatience is how long a lock may stay taken before its holder counts as alive. umount(8) returns when the
+// kernel has let go of the mount; the server that served it ends a moment later, when what it wrote is on the disk.
+const lockPatience = 4 * time.Second
+
+// lockSoon takes the lock on fd. Errors: EBUSY where another mount has it.
+func lockSoon(fd int) error {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != unix.EWOULDBLOCK {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("in use by another mount: %w", unix.EBUSY)
+		}
+	}
+}
+
+// lockUpper takes the lock on the upper directory itself, which may be given with another workdir next time, and
+// returns the descriptor that holds it.
+func lockUpper(l *layer) (int, error) {
+	fd, err := sys.Open(sys.At{Dirfd: l.fd, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == nil {
+		err = lockSoon(fd)
+	}
+	if err != nil {
+		sys.Close(fd)
+		return -1, &ConfigError{"upperdir", l.path, err}
+	}
+	return fd, nil
+}
+
+// checkWorkEntries refuses a directory in which somebody keeps something else: its content would be lost.
+func checkWorkEntries(fd int) error {
+	var foreign string
+	err := sys.ReadDir(fd, func(e sys.Dirent) {
+		switch e.Name {
+		case "work", "index", "lock":
+		default:
+			if !foreignWork[e.Name] {
+				foreign = e.Name
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if foreign != "" {
+		return fmt.Errorf("not empty: %q is not ours", foreign)
+	}
+	return nil
+}
+
+func subdir(fd int, name string) (int, error) {
+	a := sys.At{Dirfd: fd, Name: name}
+	if err := sys.Mkdir(a, 0o700); err != nil && err != unix.EEXIST {
+		return -1, fmt.Errorf("make %s: %w", name, err)
+	}
+	sub, err := sys.Open(a, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == unix.EACCES {
+		if err = sys.Chmod(a, 0o700); err == nil { // kernel overlayfs leaves it with mode 0
+			sub, err = sys.Open(a, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		}
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", name, err)
+	}
+	return sub, nil
+}
+
+func (w *workdir) close() {
+	for _, fd := range []*int{&w.staging, &w.index, &w.lock, &w.fd} {
+		sys.Close(*fd)
+		*fd = -1
+	}
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/livemount"
+	"github.com/laminafs/lamina/unionfs"
+	"github.com/laminafs/lamina/unionfs/transport"
+)
+
+// A mounter makes the mount for a server.
+type mounter interface {
+	// mount is called when the layers are open.
+	mount() (*transport.Mount, error)
+
+	// ready is called when the mount is served, failed when it will not be.
+	ready() error
+	failed(err error)
+
+	// unmount takes the mount away.
+	unmount(m *transport.Mount, lazy bool) error
+}
+
+// localMounter mounts by itself.
+type localMounter struct {
+	cmd    *command
+	target string // from anywhere
+}
+
+func (l localMounter) mount() (*transport.Mount, error) {
+	return transport.New(l.target, l.cmd.opts.Mount)
+}
+func (l localMounter) ready() error                                { return nil }
+func (l localMounter) failed(error)                                {}
+func (l localMounter) unmount(m *transport.Mount, lazy bool) error { return m.Unmount(lazy) }
+
+// remoteMounter is the process at the other end of a socket.
+type remoteMounter struct {
+	cmd  *command
+	role role
+}
+
+func (r *remoteMounter) mount() (*transport.Mount, error) {
+	if err := send(r.role.sock, msgLayers, ""); err != nil {
+		return nil, fmt.Errorf("mounter: %w", err)
+	}
+	buf := make([]byte, maxMessage)
+	n, fd, err := transport.ReceiveFd(r.role.sock, buf)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("mounter: %w", errGone)
+	case err != nil:
+		return nil, fmt.Errorf("mounter: %w", err)
+	case fd < 0:
+		return nil, errors.New(string(buf[1:n]))
+	}
+	return transport.Received(r.role.target, fd, r.cmd.opts.Mount), nil
+}
+
+func (r *remoteMounter) ready() error {
+	defer unix.Close(r.role.sock)
+	return send(r.role.sock, msgReady, "")
+}
+
+func (r *remoteMounter) failed(err error) {
+	_ = send(r.role.sock, msgFailed, oneLine(err)) // a mounter that is gone has nobody to tell
+}
+
+func (r *remoteMounter) unmount(m *transport.Mount, lazy bool) error {
+	if r.role.left != 0 {
+		return unmountIn(r.role.left, m.Target, lazy)
+	}
+	return m.Unmount(lazy)
+}
+
+// serveRole is the server of a mounter.
+func serveRole(cmd *command, r role) error {
+	err := serve(cmd, &remoteMounter{cmd, r}, !cmd.foreground)
+	if r.mounter != 0 {
+		_, _ = unix.Wait4(r.mounter, nil, 0, nil) // it ends whatever we do, and there is nothing to learn from it
+	}
+	if !cmd.foreground && err != nil {
+		os.Exit(exitError) // the mounter has the error line
+	}
+	return err
+}
+
+// serve mounts the union and serves it until it is unmounted. In the background nothing of the caller is held on to
+// from the moment on when it is told that the mount is ready.
+func serve(cmd *command, mt mounter, background bool) (err error) {
+	told := false
+	defer func() {
+		if err != nil && !told {
+			mt.failed(err)
+		}
+	}()
+	unix.Umask(0)
+	raiseFileLimit()
+	saveMemory()
+	out := &output{w: os.Stderr}
+	logger := log.New(out, "laminafs: ", 0)
+
+	// Caught from here on, so that nothing is left mounted.
+	signals := make(chan os.Signal, 16)
+	signal.Ignore(unix.SIGPIPE) // a caller who has closed our stderr does not end the mount
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
+
+	union := cmd.opts.Union
+	union.Log = logger
+	info := cmd.liveInfo()
+	fs, err := unionfs.New(union)
+	if err != nil {
+		return err
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return errors.Join(fmt.Errorf("chdir /: %w", err), fs.Close())
+	}
+	m, err := mt.mount()
+	if err != nil {
+		return errors.Join(err, fs.Close())
+	}
+	live := tellOf(info, m.Target, logger)
+	defer live.remove(logger)
+	s, err := m.Serve(fs, logger, cmd.opts.Debug)
+	if err == nil && background {
+		err = out.leaveStdio(live)
+	}
+	if err == nil {
+		told = true
+		err = mt.ready()
+	}
+	if r, ok := mt.(*remoteMounter); ok && err == nil && r.role.left != 0 {
+		prune()
+	}
+	if err != nil {
+		if m.Target != "" {
+			_ = mt.unmount(m, true) // a remote mounter does it too, whoever comes first
+		}
+		return errors.Join(err, fs.Close())
+	}
+	if end := wait(s, live, signals, func(lazy bool) error { return mt.unmount(m, lazy) }, logger); !end {
+		return nil // requests may be on their way: the kernel ends them when we are gone
+	}
+	return fs.Close()
+}
+
+// wait returns true when the mount has ended, and false when it could not be ended but is to be given up.
+func wait(s *transport.Server, live *liveDir, signals <-chan os.Signal, unmount func(lazy bool) error,
+	logger *log.Logger) bool {
+	asked := false
+	for {
+		select {
+		case <-s.Done():
+			return true
+		case sig := <-signals:
+			if sig == unix.SIGUSR1 {
+				live.writeRequests(s, logger)
+				continue
+			}
+			if asked {
+				return false // the second time means it
+			}
+			asked = true
+			err := unmount(false)
+			if err != nil {
+				err = unmount(true) // in use: it goes on for those who use it
+			}
+			if err != nil {
+				logger.Printf("%v: %v", sig, err)
+				return false
+			}
+		}
+	}
+}
+
+// raiseFileLimit takes all the descriptors the administrator allows. The runtime of Go does so too, in most versions.
+func raiseFileLimit() {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err == nil && l.Cur < l.Max {
+		l.Cur = l.Max
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &l) // the union asks what there is
+	}
+}
+
+// liveInfo is what is told of the mount. Paths are as seen from here, before the working directory changes.
+func (cmd *command) liveInfo() livemount.Info {
+	info := livemount.Info{PID: os.Getpid(), Options: cmd.optionList()}
+	if u := cmd.opts.Union.Upper; u != "" {
+		info.Branches = append(info.Branches, livemount.Branch{Path: absolute(u), Writable: true})
+	}
+	for _, l := range cmd.opts.Union.Lowers {
+		info.Branches = append(info.Branches, livemount.Branch{Path: absolute(l)})
+	}
+	return info
+}
+
+// saveMemory lets the garbage collector run when the heap has grown by a third: most of it is what the kernel knows of
+// the tree, which lives long, and a mount should not take twice the memory of that. GOGC overrules it.
+func saveMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(30)
+	}
+}

@@ -1,0 +1,44 @@
+# Functions for the scripts. The working directory is the script's own.
+set -eu
+
+fail() { echo "FAIL: $*" >&2; exit 1; }
+
+# want WANT GOT [WHAT]
+want() { [ "$1" = "$2" ] || fail "${3-}: want '$1', got '$2'"; }
+
+# mounted DIR: the line of mountinfo of the topmost mount on DIR; fails where there is none.
+mounted() { awk -v d="$PWD/$1" '$5 == d { l = $0 } END { if (l == "") exit 1; print l }' /proc/self/mountinfo; }
+unmounted() { if mounted "$1" >/dev/null; then fail "$1 is mounted"; fi; }
+
+# mnt [OPTION...]: the usual mount, on m.
+mnt() {
+	_o="lowerdir=$PWD/l1:$PWD/l2,upperdir=$PWD/u,workdir=$PWD/w"
+	for _i; do _o="$_o,$_i"; done
+	laminafs -o "$_o" "$PWD/m"
+}
+
+# server DIR: the pid of the server of the mount on DIR.
+server() { laminafs list | awk -v d="$PWD/$1" '$1 == d { print $4 }'; }
+# told DIR: the directory that tells of the mount on DIR.
+told() {
+	_id=$(laminafs list | awk -v d="$PWD/$1" '$1 == d { print $2 }')
+	for _d in /run/laminafs "$XDG_RUNTIME_DIR/laminafs"; do
+		if [ -d "$_d/$_id" ] && [ -n "$_id" ]; then echo "$_d/$_id"; return; fi
+	done
+	fail "nothing tells of $1"
+}
+
+# until_ok COMMAND...: tries until the command succeeds.
+until_ok() {
+	_n=0
+	until "$@" 2>/dev/null; do
+		_n=$((_n + 1))
+		[ $_n -lt 1200 ] || fail "after a minute still not: $*"
+		sleep 0.05
+	done
+}
+dead() { ! kill -0 "$1" || grep -q '^State:.Z' "/proc/$1/status"; }
+ended() { until_ok dead "$1"; }
+
+# unmount DIR: by whatever this identity may use.
+unmount() { umount "$1" 2>/dev/null || fusermount3 -u "$1"; }

@@ -15,9 +15,11 @@ import (
 	"strings"
 
 	"github.com/laminafs/lamina/bench"
+	"github.com/laminafs/lamina/internal/sysmon"
 )
 
 func main() {
+	sysmon.Watch(nil) // a pause of ours would be a figure of theirs
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	var c config

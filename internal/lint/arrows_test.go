@@ -17,17 +17,18 @@ var arrows = map[string][]string{
 	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/livemount", "internal/mountopt", "internal/sys"},
 	"runtime":            {"whiteout", "internal/override", "internal/sys"}, // mounts by running laminafs
 	"unionfs":            {"copyup", "whiteout", "internal/override", "internal/sys", "internal/fault"},
-	"unionfs/transport":  {"internal/sys"},
+	"unionfs/transport":  {"internal/sys", "internal/sysmon"},
 	"copyup":             {"whiteout", "internal/override", "internal/sys", "internal/fault"},
 	"whiteout":           {"internal/sys"},
 	"internal/override":  {"internal/sys"},
 	"internal/livemount": {},
 	"internal/mountopt":  {"unionfs", "unionfs/transport", "whiteout"},
 	"internal/sys":       {},
+	"internal/sysmon":    {},
 	"internal/fault":     {},
 	"internal/lint":      {},
-	"internal/uniontest": {"unionfs", "unionfs/transport", "whiteout", "internal/override", "internal/sys", "internal/fault"},
-	"bench":              {"internal/sys"},
+	"internal/uniontest": {"unionfs", "unionfs/transport", "whiteout", "internal/override", "internal/sys", "internal/sysmon", "internal/fault"},
+	"bench":              {"internal/sys", "internal/sysmon"},
 }
 
 // part is the longest entry of arrows that holds the package.

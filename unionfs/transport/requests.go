@@ -118,6 +118,15 @@ func (r *requests) write(w io.Writer) error {
 	return nil
 }
 
+// total is how many requests came.
+func (r *requests) total() uint64 {
+	var sum uint64
+	for op := range r.n {
+		sum += r.n[op].Load()
+	}
+	return sum
+}
+
 func (r *requests) Forget(nodeid, nlookup uint64) {
 	r.n[opForget].Add(1)
 	r.RawFileSystem.Forget(nodeid, nlookup)

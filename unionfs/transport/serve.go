@@ -9,6 +9,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sysmon"
 )
 
 // maxBackground bounds the requests that the kernel sends without a process waiting for each: readahead and
@@ -57,6 +59,7 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool) (*S
 		return nil, fmt.Errorf("fuse: %w", err)
 	}
 	s.requests.n[opInit].Add(1)
+	sysmon.Watch(s.requests.total)
 	go func() {
 		defer close(s.done)
 		srv.Serve()

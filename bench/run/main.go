@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	sysmon.Watch(nil) // a pause of ours would be a figure of theirs
+	sysmon.Watch(nil, nil) // a pause of ours would be a figure of theirs
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	var c config

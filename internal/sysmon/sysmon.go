@@ -19,9 +19,9 @@ const (
 	idlePause = time.Second
 )
 
-// Watch bounds the pauses of the process as long as it lives. work returns a count that grows while there is something
+// Watch bounds the pauses of the process until done is closed. work returns a count that grows while there is something
 // to do; nil stands for always.
-func Watch(work func() uint64) {
+func Watch(done <-chan struct{}, work func() uint64) {
 	if work == nil {
 		n := uint64(0)
 		work = func() uint64 { n++; return n }
@@ -29,7 +29,13 @@ func Watch(work func() uint64) {
 	go func() {
 		before := work()
 		pause := time.NewTimer(busyPause)
-		for range pause.C {
+		defer pause.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-pause.C:
+			}
 			now := work()
 			pause.Reset(next(before, now))
 			before = now

@@ -16,7 +16,7 @@ func TestStopsOfTheWorldEnd(t *testing.T) {
 	if os.Getenv("LAMINA_LONG") != "" {
 		stops = 5_000_000
 	}
-	Watch(nil)
+	Watch(t.Context().Done(), nil)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	ask, answer := pipe(t), pipe(t)
 	go func() {

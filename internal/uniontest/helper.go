@@ -112,7 +112,7 @@ func pack(v any) ([]byte, error) {
 func unpack(raw []byte, v any) error { return gob.NewDecoder(bytes.NewReader(raw)).Decode(v) }
 
 func init() {
-	sysmon.Watch(nil) // a test that stands still for a minute takes the mount for hung
+	sysmon.Watch(nil, nil) // a test that stands still for a minute takes the mount for hung
 	if ids := os.Getenv(stageEnv); ids != "" {
 		os.Unsetenv(stageEnv)
 		fmt.Fprintln(os.Stderr, become(ids))

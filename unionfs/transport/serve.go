@@ -59,7 +59,7 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool) (*S
 		return nil, fmt.Errorf("fuse: %w", err)
 	}
 	s.requests.n[opInit].Add(1)
-	sysmon.Watch(s.requests.total)
+	sysmon.Watch(s.done, s.requests.total)
 	go func() {
 		defer close(s.done)
 		srv.Serve()

@@ -1,0 +1,85 @@
+package layertar
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// OwnersMode says where owners and modes are kept.
+type OwnersMode int
+
+const (
+	// Real keeps them in the inodes. Only an object that cannot be made so, for want of privilege or of a mapped id, is
+	// recorded in the override attribute.
+	Real OwnersMode = iota
+
+	// Xattr records all of them in the override attribute; the inodes belong to the caller, who can read and write them.
+	Xattr
+)
+
+// Options say how Apply works. The zero value is the default.
+type Options struct {
+	Owners OwnersMode
+
+	// Lowers are the directories of the layers below, topmost first. A directory that the layer has entries in and no
+	// entry for is made like theirs; without them it is 0755 and root's.
+	Lowers []*os.File
+
+	// MaxSize bounds, in bytes, both the tar and the sum of the sizes of the files in it (holes count). Default: 1 TiB.
+	MaxSize int64
+
+	// MaxEntries bounds the number of entries. Default: 10 million.
+	MaxEntries int64
+
+	// Warn is told what of an entry is lost and may be: an attribute that takes privilege, the owner of a symbolic link
+	// where owners live in attributes. Default: nobody is told.
+	Warn func(entry string, err error)
+}
+
+const (
+	defaultMaxSize    = 1 << 40
+	defaultMaxEntries = 10_000_000
+
+	// maxDepth is how many components a name may have. Each directory on the way to an entry is held open; and who
+	// removes the tree holds as many.
+	maxDepth = 512
+
+	// maxPath is the length in bytes of the longest name: PATH_MAX, less the NUL.
+	maxPath = 4095
+)
+
+func (o Options) fill() Options {
+	if o.MaxSize == 0 {
+		o.MaxSize = defaultMaxSize
+	}
+	if o.MaxEntries == 0 {
+		o.MaxEntries = defaultMaxEntries
+	}
+	if o.Warn == nil {
+		o.Warn = func(string, error) {}
+	}
+	return o
+}
+
+var (
+	// ErrInvalid is returned when an entry is none that a layer can have: its name or its link leads out of the layer or
+	// through something that is no directory, its type is unknown, its numbers are out of range.
+	ErrInvalid = errors.New("invalid layer entry")
+
+	// ErrTooLarge is returned when a layer exceeds MaxSize or MaxEntries.
+	ErrTooLarge = errors.New("layer is too large")
+)
+
+// EntryError says which entry of a layer could not be unpacked or packed.
+type EntryError struct {
+	Name string // as the tar spells it
+	Err  error
+}
+
+func (e *EntryError) Error() string { return fmt.Sprintf("layer entry %q: %v", e.Name, e.Err) }
+func (e *EntryError) Unwrap() error { return e.Err }
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+}

@@ -132,9 +132,7 @@ func (u *union) openPart(layer int, at sys.At, base []string, name string) (part
 		sys.Close(p.fd)
 		return p, err
 	}
-	if layer == len(u.layers)-1 {
-		p.marks.Opaque, p.marks.Redirect = false, ""
-	} else if !p.marks.Opaque {
+	if !p.marks.Opaque {
 		p.marks.Opaque = whiteout.HasOpaqueFile(p.fd)
 	}
 	p.below = base
@@ -302,36 +300,53 @@ func (u *union) lookupPath(parts []string) (*object, error) {
 	return o, err
 }
 
+// list calls fn for every entry of the part by its name, and says of which name it is a whiteout, "" for none. Opaque
+// marks and what AUFS keeps are left out.
+func (u *union) list(p *part, fn func(name, deleted string)) error {
+	var names []string
+	err := sys.ReadDir(p.fd, func(e sys.Dirent) { names = append(names, e.Name) })
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		switch kind, target := whiteout.Classify(name); kind {
+		case whiteout.Plain:
+			f, err := u.find(p, name)
+			if err != nil {
+				return err
+			}
+			if f.exists {
+				fn(name, "")
+			} else {
+				fn(name, name)
+			}
+		case whiteout.Deleted:
+			fn(name, target)
+		}
+	}
+	return nil
+}
+
 // names lists the names that the directory shows, sorted.
 func (u *union) names(dir *object) ([]string, error) {
 	hidden := map[string]bool{}
 	var shown []string
 	for i := range dir.parts {
 		p := &dir.parts[i]
-		var here, gone []string
-		err := sys.ReadDir(p.fd, func(e sys.Dirent) {
-			switch kind, target := whiteout.Classify(e.Name); kind {
-			case whiteout.Plain:
-				here = append(here, e.Name)
-			case whiteout.Deleted:
-				gone = append(gone, target)
+		var gone []string
+		err := u.list(p, func(name, deleted string) {
+			if deleted != "" {
+				gone = append(gone, deleted)
+				return
+			}
+			if !hidden[name] {
+				shown = append(shown, name)
+				gone = append(gone, name)
 			}
 		})
 		if err != nil {
 			return nil, err
-		}
-		for _, name := range here {
-			if hidden[name] {
-				continue
-			}
-			f, err := u.find(p, name)
-			if err != nil {
-				return nil, err
-			}
-			if f.exists {
-				shown = append(shown, name)
-			}
-			gone = append(gone, name)
 		}
 		for _, name := range gone {
 			hidden[name] = true

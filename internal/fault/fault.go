@@ -12,6 +12,9 @@
 //	copyup.data=ENOSPC               every hit returns the errno
 //	copyup.data#3=kill               the third hit since arming is the process's last: SIGKILL, nothing is cleaned up
 //	copyup.data=EIO,copyup.mode=kill several, by commas or white space
+//	copyup.data#2=wait               the second hit waits until the file says something else, which then holds for it
+//
+// What waits says so by a file of the same name with ".waiting" at the end.
 //
 // The file is read again at every hit, so that a test can arm a server that already runs; new content starts
 // counting anew, a missing file arms nothing.

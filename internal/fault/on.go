@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,9 @@ func Point(name string) error {
 		panic("fault: point " + name + " is not declared")
 	}
 	a := hit(name)
+	if a.wait {
+		a = await(name, a.text)
+	}
 	if a.kill {
 		_ = unix.Kill(unix.Getpid(), unix.SIGKILL) // cannot fail: it is ourselves
 		select {}                                  // the signal may take another thread first
@@ -35,12 +39,30 @@ func Point(name string) error {
 	return nil
 }
 
+// await waits until something else is armed than text, and returns what that does at the point.
+func await(name, text string) action {
+	mark := os.Getenv(armingFile) + ".waiting"
+	if err := os.WriteFile(mark, []byte(name), 0o600); err != nil {
+		panic("fault: " + err.Error()) // the test would wait for ever
+	}
+	for source() == text {
+		time.Sleep(time.Millisecond)
+	}
+	_ = os.Remove(mark) // one that is left only says what has been
+	return hit(name)
+}
+
 // action is what an armed point does: on its nth hit, or on every one where nth is 0.
 type action struct {
 	nth   int
 	kill  bool
+	wait  bool
+	text  string // of the arming, where it waits
 	errno unix.Errno
 }
+
+// armingFile is the environment variable with the name of the file that arms points.
+const armingFile = "LAMINA_FAULT_FILE"
 
 // arming is the points armed by one text, with the hits since then.
 type arming struct {
@@ -73,7 +95,7 @@ func hit(name string) action {
 }
 
 func source() string {
-	if path := os.Getenv("LAMINA_FAULT_FILE"); path != "" {
+	if path := os.Getenv(armingFile); path != "" {
 		b, _ := os.ReadFile(path) // a file that is not there arms nothing
 		return string(b)
 	}
@@ -86,7 +108,7 @@ func parse(text string) (map[string]action, error) {
 	for _, word := range strings.FieldsFunc(text, split) {
 		name, what, ok := strings.Cut(word, "=")
 		if !ok {
-			return nil, fmt.Errorf("%q is not POINT[#N]=kill or POINT[#N]=ERRNO", word)
+			return nil, fmt.Errorf("%q is not POINT[#N]=kill, =wait or =ERRNO", word)
 		}
 		var a action
 		name, count, counted := strings.Cut(name, "#")
@@ -100,7 +122,15 @@ func parse(text string) (map[string]action, error) {
 		if !slices.Contains(List(), name) {
 			return nil, fmt.Errorf("%q: no such point", word)
 		}
-		if a.kill = what == "kill"; !a.kill {
+		switch what {
+		case "kill":
+			a.kill = true
+		case "wait":
+			if os.Getenv(armingFile) == "" {
+				return nil, fmt.Errorf("%q: nothing could end it without %s", word, armingFile)
+			}
+			a.wait, a.text = true, text
+		default:
 			if a.errno = errnoNamed(what); a.errno == 0 {
 				return nil, fmt.Errorf("%q: no such errno", word)
 			}

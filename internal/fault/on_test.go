@@ -81,8 +81,39 @@ func TestArmingByFile(t *testing.T) {
 	}
 }
 
+func TestWait(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "arm")
+	t.Setenv("LAMINA_FAULT_FILE", path)
+	arm := func(text string) { // at once: an empty file would be an answer
+		if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	arm("fault.a#2=wait")
+	if err := a.Hit(); err != nil {
+		t.Errorf("the first hit: %v", err)
+	}
+	result := make(chan error, 1)
+	go func() { result <- a.Hit() }()
+	for { // until it waits
+		if _, err := os.Stat(path + ".waiting"); err == nil {
+			break
+		}
+	}
+	if err := b.Hit(); err != nil {
+		t.Errorf("another point meanwhile: %v", err)
+	}
+	arm("fault.a=EIO")
+	if err := <-result; err != unix.EIO {
+		t.Errorf("after the wait: %v, want EIO", err)
+	}
+}
+
 func TestMistakesPanic(t *testing.T) {
-	for _, arm := range []string{"fault.a", "fault.a=", "fault.a=ENOTHING", "fault.a#0=EIO", "fault.a#x=EIO", "fault.c=EIO"} {
+	for _, arm := range []string{"fault.a", "fault.a=", "fault.a=ENOTHING", "fault.a#0=EIO", "fault.a#x=EIO", "fault.c=EIO", "fault.a=wait"} {
 		func() {
 			defer func() {
 				if recover() == nil {

@@ -27,9 +27,23 @@ var (
 //
 // Preconditions: no dirState.mu and no node.loc is held.
 // Errors: EROFS without an upper; those of the copy, after which the lower is visible as before and the upper and
-// the staging directory are as they were.
+// the staging directory are as they were, the directories that lead to the object included.
 func (fs *FS) copyUp(n *node, limit int64) error {
-	if n.isUp() {
+	if n.claim(nil) {
+		return nil
+	}
+	c := copies{fs: fs, final: n}
+	if err := fs.copyUpFor(&c, n, limit); err != nil {
+		c.putBack()
+		return err
+	}
+	c.keep()
+	return nil
+}
+
+// copyUpFor is copyUp as a part of a change that may yet fail, and adds to c what it copied.
+func (fs *FS) copyUpFor(c *copies, n *node, limit int64) error {
+	if n.claim(c) {
 		return nil
 	}
 	if fs.upper == nil {
@@ -37,30 +51,29 @@ func (fs *FS) copyUp(n *node, limit int64) error {
 	}
 	n.upMu.Lock()
 	defer n.upMu.Unlock()
-	if n.isUp() {
+	if n.claim(c) {
 		return nil
 	}
-	if err := fs.copyUpParent(n); err != nil {
+	if err := fs.copyUpParent(c, n); err != nil {
 		return err
 	}
-	c, err := fs.stageCopy(n, limit)
+	staged, err := fs.stageCopy(n, limit)
 	if err != nil {
 		return fmt.Errorf("copy up: %w", err)
 	}
-	if err := faultPlace.Hit(); err != nil {
-		fs.stage.Discard(c.At)
-		return err
+	if err = faultPlace.Hit(); err == nil {
+		err = fs.placeCopy(c, n, staged)
 	}
-	if err := fs.placeCopy(n, c); err != nil {
-		fs.stage.Discard(c.At)
-		fs.dropOrigin(c.Stat.Ino)
+	if err != nil {
+		fs.stage.Discard(staged.At)
+		fs.dropOrigin(staged.Stat.Ino)
 		return fmt.Errorf("copy up: put in place: %w", err)
 	}
 	return nil
 }
 
 // copyUpParent copies up the directory in which n's copy will be, if n has a name.
-func (fs *FS) copyUpParent(n *node) error {
+func (fs *FS) copyUpParent(c *copies, n *node) error {
 	for {
 		d, named := n.dentry()
 		if !named {
@@ -69,7 +82,7 @@ func (fs *FS) copyUpParent(n *node) error {
 			}
 			return nil
 		}
-		err := fs.copyUp(d.parent, wholeFile)
+		err := fs.copyUpFor(c, d.parent, wholeFile)
 		if now, _ := n.dentry(); err == nil || now == d {
 			return err
 		}
@@ -139,61 +152,59 @@ func (fs *FS) checkCopy(at sys.At, l *layer, st *unix.Stat_t, limit int64) error
 func (fs *FS) copiesXattr(stored string) bool { return !whiteout.Owned(stored) && !fs.noACL(stored) }
 
 // placeCopy moves the staged copy to where the node's name is, if it still has one.
-func (fs *FS) placeCopy(n *node, c copyup.Copy) error {
+func (fs *FS) placeCopy(c *copies, n *node, staged copyup.Copy) error {
 	if n.hard() == nil || fs.cfg.NoIndex || fs.links.nlink(n.hard()) == 0 {
-		return fs.placeStaged(n, c.At)
+		return fs.placeStaged(c, n, staged.At, copied{n: n})
 	}
-	at, err := fs.indexCopy(n, c)
+	was := copied{n: n}
+	at, err := fs.indexCopy(&was, staged)
 	if err != nil {
 		return err
 	}
 	if err = faultIndexed.Hit(); err == nil {
-		err = fs.placeStaged(n, at)
+		err = fs.placeStaged(c, n, at, was)
 	}
 	if err != nil {
-		fs.unindexCopy(n, at)
+		fs.unindexCopy(&was, at)
 	}
 	return err
 }
 
-// placeStaged moves or, from the index, links what is staged to the node's name.
-func (fs *FS) placeStaged(n *node, staged sys.At) error {
+// placeStaged moves or, from the index, links what is staged to the node's name. was is what n was before.
+func (fs *FS) placeStaged(c *copies, n *node, staged sys.At, was copied) error {
 	for {
 		d, named := n.dentry()
 		if !named {
 			if n.dir != nil {
 				return unix.ENOENT // removed
 			}
-			return fs.placeNameless(n, staged)
+			return fs.placeNameless(c, n, staged, was)
 		}
 		// Another name than the one that was the first when the copy began may be in another directory.
-		if err := fs.copyUpParent(n); err != nil {
+		if err := fs.copyUpParent(c, n); err != nil {
 			return err
 		}
-		if again, err := fs.placeAt(n, d, staged); !again {
+		was.d = d
+		if again, err := fs.placeAt(c, staged, was); !again {
 			return err
 		}
 	}
 }
 
-// placeAt makes what is staged the object called d, unless n has lost that name.
-func (fs *FS) placeAt(n *node, d dentry, staged sys.At) (again bool, err error) {
+// placeAt makes what is staged the object called was.d, unless the node has lost that name.
+func (fs *FS) placeAt(c *copies, staged sys.At, was copied) (again bool, err error) {
+	n, d := was.n, was.d
 	d.parent.dir.mu.Lock()
 	defer d.parent.dir.mu.Unlock()
+	up := d.parent.upperDir() // with mu held it stays
 	n.loc.Lock()
 	defer n.loc.Unlock()
-	if n.parent != d.parent || n.name != d.name || d.parent.dir.upper == nil {
+	if n.parent != d.parent || n.name != d.name || up == nil {
 		return true, nil
 	}
-	return false, fs.placeLocked(n, d, staged)
-}
-
-// placeLocked makes the staged copy the object called d. Preconditions: the parent's mu and n.loc are held.
-func (fs *FS) placeLocked(n *node, d dentry, staged sys.At) error {
-	up := d.parent.dir.upper
 	fd, err := fs.openDir(up)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer fs.releaseDir(up)
 	// A copy-up is no change to the directory that anybody should see.
@@ -205,18 +216,22 @@ func (fs *FS) placeLocked(n *node, d dentry, staged sys.At) error {
 		err = renameNew(staged, at)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	_ = faultPlaced.Hit() // too late to fail
-	fs.switched(n, d)
-	return nil
+	fs.switched(c, up, was)
+	return false, nil
 }
 
-// switched makes the upper the place of n's content. Preconditions: as placeLocked.
-func (fs *FS) switched(n *node, d dentry) {
+// switched makes the upper the place of the content of was.n. Preconditions: the parent's mu and the node's loc are
+// held; up is the parent's upper.
+func (fs *FS) switched(c *copies, up *dir, was copied) {
+	n, d := was.n, was.d
 	e := d.parent.dir.index.get(d.name)
+	was.layer, was.merge, was.lower, was.ino = e.layer, e.merge, n.lower, n.ino.Load()
+	c.add(was)
 	if n.dir != nil {
-		n.dir.upper = newDir(fs.upper, d.parent.dir.upper, d.name)
+		n.dir.upper = newDir(fs.upper, up, d.name)
 		x := d.parent.dir.index
 		layers := []uint16{e.layer}
 		if e.merge != 0 {
@@ -265,14 +280,22 @@ func (fs *FS) dropFile(n *node) {
 }
 
 // indexCopy puts the copy of an object with several lower names into the index, where all of them find it.
-func (fs *FS) indexCopy(n *node, c copyup.Copy) (sys.At, error) {
+//
+// was gets what the index said before.
+func (fs *FS) indexCopy(was *copied, c copyup.Copy) (sys.At, error) {
+	n := was.n
 	at := sys.At{Dirfd: fs.work.index, Name: n.hard().key.String()}
 	n.loc.Lock() // nobody counts meanwhile
 	defer n.loc.Unlock()
-	if err := fs.links.settle(n.hard()); err != nil {
-		return at, err
+	fs.links.mu.Lock()
+	was.saved, was.nlink = n.hard().saved, n.hard().nlink
+	fs.links.mu.Unlock()
+	err := fs.links.settle(n.hard())
+	if err == nil {
+		err = sys.Rename(c.At, at, 0)
 	}
-	if err := sys.Rename(c.At, at, 0); err != nil {
+	if err != nil {
+		fs.unsettle(was)
 		return at, err
 	}
 	fs.links.mu.Lock()
@@ -283,7 +306,8 @@ func (fs *FS) indexCopy(n *node, c copyup.Copy) (sys.At, error) {
 }
 
 // unindexCopy takes back what indexCopy did, when the copy did not get into its place.
-func (fs *FS) unindexCopy(n *node, at sys.At) {
+func (fs *FS) unindexCopy(was *copied, at sys.At) {
+	n := was.n
 	n.loc.Lock()
 	defer n.loc.Unlock()
 	if n.up {
@@ -295,15 +319,31 @@ func (fs *FS) unindexCopy(n *node, at sys.At) {
 	n.hard().up, n.hard().ino = false, 0
 	fs.links.mu.Unlock()
 	_ = sys.Unlink(at) // else the next copy-up replaces it
+	fs.unsettle(was)
+}
+
+// unsettle takes the link count out of the index again, where it only says what the lower does.
+// Precondition: the node's loc is held exclusively.
+func (fs *FS) unsettle(was *copied) {
+	h := was.n.hard()
+	fs.links.mu.Lock()
+	unsaid := !was.saved && h.nlink == was.nlink
+	h.saved = h.saved && !unsaid
+	fs.links.mu.Unlock()
+	if unsaid {
+		_ = sys.Unlink(sys.At{Dirfd: fs.work.index, Name: h.key.String() + nlinkSuffix}) // it does no harm
+	}
 }
 
 // placeNameless keeps the copy of an object that has no name (any more) open instead of giving it one: it must not
 // come back.
-func (fs *FS) placeNameless(n *node, staged sys.At) error {
+func (fs *FS) placeNameless(c *copies, n *node, staged sys.At, was copied) error {
 	n.loc.Lock()
 	defer n.loc.Unlock()
 	if n.hard() != nil && !fs.cfg.NoIndex && fs.links.nlink(n.hard()) > 0 {
 		// Other names lead to it, through the index.
+		was.d, was.lower, was.ino = dentry{}, n.lower, n.ino.Load()
+		c.add(was)
 		n.up = true
 		n.lower = nil
 		fs.dropFile(n)
@@ -337,44 +377,41 @@ func renameNew(from, to sys.At) error {
 	return err
 }
 
-// copyUpTree copies the directory n up with everything in it, and cuts it off from the lowers: from then on nothing
-// in it depends on what it is called. Nobody sees a difference at any time.
-func (fs *FS) copyUpTree(n *node) error {
-	if n.pure() {
-		return nil
-	}
-	if err := fs.copyUpAll(n); err != nil {
+// copyUpTree copies the directory n up with everything in it. Nobody sees a difference at any time. From then on it
+// depends on the lowers for nothing: whatever comes into it has no part in them.
+func (fs *FS) copyUpTree(c *copies, n *node) error {
+	if err := fs.copyUpAll(c, n); err != nil {
 		return err
 	}
-	if err := faultTree.Hit(); err != nil {
-		return err
-	}
-	return fs.makePure(n, true)
+	return faultTree.Hit()
 }
 
 // copyUpAll copies up the directory n and everything in it.
-func (fs *FS) copyUpAll(n *node) error {
-	if err := fs.copyUp(n, wholeFile); err != nil {
+func (fs *FS) copyUpAll(c *copies, n *node) error {
+	if err := fs.copyUpFor(c, n, wholeFile); err != nil {
 		return err
 	}
 	if n.pure() {
 		return nil
 	}
-	err := fs.eachChild(n, func(c *node) error {
-		if c.dir != nil {
-			return fs.copyUpAll(c)
+	if err := fs.keepIno(n); err != nil {
+		return err
+	}
+	err := fs.eachChild(n, func(child *node) error {
+		if child.dir != nil {
+			return fs.copyUpAll(c, child)
 		}
-		return fs.copyUp(c, wholeFile)
+		return fs.copyUpFor(c, child, wholeFile)
 	})
 	if err != nil {
 		return err
 	}
-	return fs.nameAliases(n)
+	return fs.nameAliases(c, n)
 }
 
 // nameAliases gives the names in n that only a lower has, of objects that were copied up under another one, an upper
 // link each. Until then they are reached through the index, by way of the lower.
-func (fs *FS) nameAliases(n *node) error {
+func (fs *FS) nameAliases(c *copies, n *node) error {
 	n.dir.mu.Lock()
 	defer n.dir.mu.Unlock()
 	if n.dir.dead {
@@ -393,12 +430,14 @@ func (fs *FS) nameAliases(n *node) error {
 		if e.gone() || e.layer == 0 {
 			continue
 		}
-		c, err := fs.entryNode(n, e)
+		child, err := fs.entryNode(n, e)
 		if err != nil {
 			return err
 		}
-		err = fs.nameAlias(e, sys.At{Dirfd: fd, Name: e.name})
-		fs.forget(c, 1)
+		child.loc.Lock()
+		err = fs.nameAlias(c, n, e, sys.At{Dirfd: fd, Name: e.name})
+		child.loc.Unlock()
+		fs.forget(child, 1)
 		if err != nil {
 			return err
 		}
@@ -446,21 +485,21 @@ func (fs *FS) children(n *node) (all []*node, err error) {
 	return all, nil
 }
 
-// makePure cuts a directory, in which everything is in the upper, off from its lowers, and then those in it. One
-// opaque mark, on the topmost, does that: the lowers of the others are below its own.
-func (fs *FS) makePure(n *node, top bool) error {
-	if err := fs.cutOff(n, top); err != nil {
+// makePure cuts a directory, in which everything is in the upper and which has nothing below it where it is now, off
+// from the lowers that it had, and then those in it. It shows nothing, and what it leaves undone does no harm.
+func (fs *FS) makePure(n *node) error {
+	if err := fs.cutOff(n); err != nil {
 		return err
 	}
 	return fs.eachChild(n, func(c *node) error {
 		if c.dir == nil || c.pure() {
 			return nil
 		}
-		return fs.makePure(c, false)
+		return fs.makePure(c)
 	})
 }
 
-func (fs *FS) cutOff(n *node, mark bool) error {
+func (fs *FS) cutOff(n *node) error {
 	n.dir.mu.Lock()
 	defer n.dir.mu.Unlock()
 	up := n.upperDir()
@@ -478,15 +517,6 @@ func (fs *FS) cutOff(n *node, mark bool) error {
 	defer keepTimes(fd)()
 	n.loc.Lock()
 	defer n.loc.Unlock()
-	if err := fs.keepIno(n, fd); err != nil {
-		return err
-	}
-	if mark {
-		if err := whiteout.SetOpaque(fd, fs.format); err != nil {
-			return err
-		}
-		n.dir.opaque = true
-	}
 	if n.dir.redirect != "" {
 		if err := whiteout.ClearRedirect(sys.Fd(fd)); err != nil {
 			return err
@@ -516,8 +546,18 @@ func (fs *FS) forgetDirs(dirs []*dir) {
 }
 
 // keepIno records where the inode number of a merged directory comes from, if its upper does not say so yet: it is
-// about to be an upper directory like any other.
-func (fs *FS) keepIno(n *node, fd int) error {
+// about to be an upper directory like any other. That stays where the change fails then: it is true all the same.
+func (fs *FS) keepIno(n *node) error {
+	n.loc.Lock()
+	defer n.loc.Unlock()
+	if n.dir.upper == nil || len(n.dir.lowers) == 0 {
+		return nil // removed meanwhile, or cut off
+	}
+	fd, err := fs.openDir(n.dir.upper)
+	if err != nil {
+		return err
+	}
+	defer fs.releaseDir(n.dir.upper)
 	at := sys.Fd(fd)
 	st, err := sys.Stat(at)
 	if err != nil || fs.inoOf(fs.upper, &st) == n.ino.Load() {
@@ -551,7 +591,9 @@ func keepTimes(fd int) (restore func()) {
 }
 
 // nameAlias gives a name that only the lower has, of an object that was copied up under another one, an upper link.
-func (fs *FS) nameAlias(e *entry, at sys.At) error {
+//
+// Preconditions: the mu of p and the node's loc are held.
+func (fs *FS) nameAlias(c *copies, p *node, e *entry, at sys.At) error {
 	if e.node == nil || e.node.hard() == nil {
 		return fmt.Errorf("entry %q is not in the upper: %w", e.name, unix.EIO)
 	}
@@ -559,7 +601,9 @@ func (fs *FS) nameAlias(e *entry, at sys.At) error {
 	if err := sys.Link(index, at); err != nil {
 		return err
 	}
+	c.add(copied{n: e.node, d: dentry{p, e.name}, alias: true, layer: e.layer})
 	e.layer = 0
+	e.flags |= aliased
 	return nil
 }
 

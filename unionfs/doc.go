@@ -30,7 +30,7 @@
 //
 //	node.upMu            one copy-up of a node at a time; child before parent (copyup.go)
 //	  dirState.mu        several: all at once, by ascending nodeid (lockDirs)
-//	    node.loc         where the content is; several: by ascending nodeid (lockNodes)
+//	    node.loc         where the content is; several: by ascending nodeid, all at once (lockNodes)
 //	      hardlinks.mu   which node stands for an object with several names
 //	        overrideLocks, nodeTable.mu, fdTable.mu, attrTable, reaper.mu   leaves
 //
@@ -39,6 +39,6 @@
 // # Never true
 //
 //   - a lower layer is written to;
-//   - a node that has an upper goes back to its lower;
+//   - a node that has an upper goes back to its lower, but for a copy that only a change wanted which failed (undo.go);
 //   - a nodeid changes the object it stands for while the kernel knows it.
 package unionfs

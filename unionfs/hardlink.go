@@ -187,25 +187,30 @@ func (fs *FS) named(r *hardlink, in intent) bool {
 	return err == nil && r.up && st.Ino == r.ino
 }
 
-// intend records that the name d of the object is about to come (delta 1) or to go (-1). Where the record cannot be
-// made, since the path is too long for it, a crash at just this moment leaves the count too high.
+// intend records that a name of the object, path in the upper, is about to come (delta 1) or to go (-1). Where the
+// record cannot be made, since the path is too long for it, a crash at just this moment leaves the count too high.
 //
 // Precondition: the directory of the name is locked and has an upper.
-func (h *hardlinks) intend(r *hardlink, delta int64, d dentry, lower bool) {
+func (h *hardlinks) intend(r *hardlink, delta int64, path string, lower bool) {
 	h.mu.Lock()
-	in := intent{before: r.nlink, after: r.nlink + delta, lower: lower}
+	in := intent{before: r.nlink, after: r.nlink + delta, lower: lower, path: path}
 	r.saved = true
 	h.mu.Unlock()
-	in.path = strings.TrimPrefix(h.fs.upperPath(d.parent)+"/"+d.name, "/")
 	if err := h.write(r, in.String()); err != nil && delta > 0 {
 		// A count that is too high keeps an object for nothing; one that is too low would lose it.
 		_ = h.write(r, strconv.FormatInt(in.after, 10))
 	}
 }
 
-// upperPath returns where the directory p is in the merged tree, and so in the upper, "" for the root.
-func (fs *FS) upperPath(p *node) string {
-	var names []string
+// upperPath returns where name in p is in the merged tree, and so in the upper: for the record that a change of the
+// number of names of n needs, "" where it needs none.
+//
+// Precondition: no loc is held. Those of all directories above are taken, one after the other.
+func (fs *FS) upperPath(n, p *node, name string) string {
+	if n == nil || n.hard() == nil {
+		return ""
+	}
+	names := []string{name}
 	for p != nil && p != fs.root {
 		d, _ := p.dentry()
 		names = append(names, d.name)

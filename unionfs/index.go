@@ -62,6 +62,9 @@ const (
 	noMerge
 	lowerKnown
 
+	// aliased: the upper's name is a link made by nameAlias, and nothing has happened to it since.
+	aliased
+
 	// remembered are those for which an entry is kept when its name is gone.
 	remembered = inLower | whFile | whNode
 )
@@ -209,7 +212,7 @@ func (x *index) show(name string, typ uint8, n *node, ino uint64) *entry {
 	e := x.insert(name)
 	x.setType(e, typ)
 	e.node, e.ino, e.layer, e.merge = n, ino, 0, 0
-	e.flags |= inoKnown
+	e.flags = e.flags&^aliased | inoKnown
 	return e
 }
 
@@ -218,7 +221,7 @@ func (x *index) show(name string, typ uint8, n *node, ino uint64) *entry {
 func (x *index) hide(e *entry) {
 	x.setType(e, typeGone)
 	e.node, e.merge = nil, 0
-	e.flags &^= inoKnown
+	e.flags &^= inoKnown | aliased
 	if e.flags&remembered == 0 {
 		x.vacate(e)
 		if len(x.vacant) == len(x.entries) {

@@ -60,6 +60,7 @@ func (fs *FS) link(n, p *node, name string) error {
 		return err
 	}
 	defer fs.releaseDir(up)
+	path := fs.upperPath(n, p, name) // before the lock on n
 	defer lockNodes(n)()
 	from, _, release, err := fs.locateLocked(n)
 	if err != nil {
@@ -67,7 +68,7 @@ func (fs *FS) link(n, p *node, name string) error {
 	}
 	defer release()
 	if h := n.hard(); h != nil {
-		fs.links.intend(h, 1, dentry{p, name}, false)
+		fs.links.intend(h, 1, path, false)
 	}
 	if err := fs.linkOver(from, sys.At{Dirfd: fd, Name: name}, flags); err != nil {
 		if h := n.hard(); h != nil {

@@ -50,6 +50,7 @@ type rareState struct {
 	more     []dentry // further names of something that is not a directory
 	fd       int      // of an anonymous node
 	orphaned uint64   // number of its name in the staging directory, where no descriptor was to be had; 0 for none
+	copies   *copies  // a change not made yet for which the node was copied up, and nobody else needs it there
 	linked   uint64   // under which number it is in hardlinks.upper, 0 for not; guarded by hardlinks.mu
 
 	// Set when the node is made, for an object that has several names in a lower layer.

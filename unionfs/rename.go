@@ -13,11 +13,12 @@ import (
 // Renaming takes three parts, of which only the second shows:
 //
 //  1. Prepare. What moves is copied up where it is. A directory that moves is made independent of its name: by a
-//     redirect, or by copying all of it up and making it opaque. A whiteout beside the old name keeps what lower
-//     layers have there from showing; a directory that is replaced is cleared of its marks, under a mark that keeps
-//     it empty.
+//     redirect, or by copying all of it up. A whiteout beside the old name keeps what lower layers have there from
+//     showing; a directory that is replaced is cleared of its marks, under a mark that keeps it empty.
 //  2. Move, by one renameat2(2).
-//  3. Clear away what has become superfluous.
+//  3. Clear away what has become superfluous: marks, and the lowers of a directory that was copied up.
+//
+// Where it fails before the move, the copies are put back (undo.go).
 
 var (
 	faultPrepared = fault.New("unionfs.rename.prepared") // before the move
@@ -41,9 +42,14 @@ func (fs *FS) rename(oldDir uint64, oldName string, newDir uint64, newName strin
 	if err != nil {
 		return err
 	}
-	p2, err := fs.writableParent(newDir, newName)
-	if err != nil {
+	p2, err := fs.parent(newDir, newName)
+	switch {
+	case err != nil:
 		return err
+	case fs.upper == nil:
+		return unix.EROFS
+	case whiteout.Reserved(newName):
+		return unix.EPERM
 	}
 	for {
 		r := renaming{fs: fs, p1: p1, p2: p2, n1: oldName, n2: newName, exchange: exchange, leave: leave,
@@ -69,6 +75,12 @@ type renaming struct {
 	src, dst *node // with a reference; dst nil where there is nothing
 	e1, e2   *entry
 	at1, at2 sys.At
+	copies   copies // of what was copied up for it
+
+	// Where src and dst, if they are directories that get a redirect, are in the layers below the upper.
+	lower1, lower2 string
+
+	upper2 string // where n2 is in the upper, of a dst with several names
 }
 
 // run does it, or reports that the names changed meanwhile and it has to begin again.
@@ -87,6 +99,15 @@ func (r *renaming) run() (again bool, err error) {
 	if done, err := r.check(); done || err != nil {
 		return false, err
 	}
+	r.copies.fs = fs
+	defer func() {
+		if again || err != nil {
+			r.copies.putBack()
+			return
+		}
+		r.copies.keep()
+		r.settle()
+	}()
 	if err := r.copyUp(); err != nil {
 		return false, err
 	}
@@ -100,11 +121,14 @@ func (r *renaming) run() (again bool, err error) {
 	if err := r.checkEmpty(); err != nil {
 		return false, err
 	}
+	// What takes the loc of other directories comes first: several are locked in one go, or one after the other.
+	r.lower1, r.lower2 = fs.lowerPath(r.p1, r.src, r.n1), fs.lowerPath(r.p2, r.dst, r.n2)
+	r.upper2 = fs.upperPath(r.dst, r.p2, r.n2)
+	up1, up2 := r.p1.upperDir(), r.p2.upperDir()
 	defer lockNodes(r.src, r.dst)()
 	if !r.movable(r.src) || r.exchange && !r.movable(r.dst) {
 		return true, nil
 	}
-	up1, up2 := r.p1.dir.upperIn(r.p1, r.src, r.dst), r.p2.dir.upperIn(r.p2, r.src, r.dst)
 	fd1, err := fs.openDir(up1)
 	if err != nil {
 		return false, err
@@ -131,16 +155,6 @@ func (r *renaming) run() (again bool, err error) {
 	return false, r.move()
 }
 
-// upperIn is the upper of p, whose loc the caller holds if p is one of the nodes locked.
-func (s *dirState) upperIn(p *node, locked ...*node) *dir {
-	for _, n := range locked {
-		if n == p {
-			return s.upper
-		}
-	}
-	return p.upperDir()
-}
-
 // check does what rename(2) says about types and flags; done says that there is nothing to do.
 func (r *renaming) check() (done bool, err error) {
 	switch {
@@ -158,6 +172,17 @@ func (r *renaming) check() (done bool, err error) {
 		return false, unix.ENOTDIR
 	case !r.src.isDir() && r.dst.isDir():
 		return false, unix.EISDIR
+	case !r.dst.isDir():
+		return false, nil
+	}
+	// Before anything is copied for nothing, and again when the directories are locked.
+	x, unlock, err := r.fs.readIndex(r.dst)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if x.visible > 0 {
+		return false, unix.ENOTEMPTY
 	}
 	return false, nil
 }
@@ -176,27 +201,46 @@ func (r *renaming) checkEmpty() error {
 	return nil
 }
 
-// copyUp copies up what moves, and both directories.
+// copyUp copies up both directories and what moves.
 func (r *renaming) copyUp() error {
-	if err := r.fs.copyUp(r.p1, wholeFile); err != nil {
-		return err
+	for _, p := range []*node{r.p1, r.p2} {
+		if err := r.fs.copyUpFor(&r.copies, p, wholeFile); err != nil {
+			return err
+		}
 	}
-	moving := []*node{r.src}
-	if r.exchange {
-		moving = append(moving, r.dst)
-	}
-	for _, n := range moving {
+	for _, n := range r.moving() {
 		var err error
 		if n.isDir() && !r.fs.redirect {
-			err = r.fs.copyUpTree(n)
+			err = r.fs.copyUpTree(&r.copies, n)
 		} else {
-			err = r.fs.copyUp(n, wholeFile)
+			err = r.fs.copyUpFor(&r.copies, n, wholeFile)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// moving is what gets another name.
+func (r *renaming) moving() []*node {
+	if r.exchange {
+		return []*node{r.src, r.dst}
+	}
+	return []*node{r.src}
+}
+
+// settle cuts directories that were copied up whole off from the lowers, now that they are elsewhere.
+// Precondition: no lock is held.
+func (r *renaming) settle() {
+	if r.fs.redirect {
+		return
+	}
+	for _, n := range r.moving() {
+		if n.isDir() && !n.pure() {
+			_ = r.fs.makePure(n) // else it goes on as what it was
+		}
+	}
 }
 
 // resolve finds the entries anew, now that the directories are locked, and reports whether they are what they were.
@@ -211,43 +255,79 @@ func (r *renaming) resolve() bool {
 	return r.e2.node == r.dst
 }
 
-// movable reports whether a node is still ready to move. Preconditions: its loc is held.
-func (r *renaming) movable(n *node) bool {
-	if !n.upLocked() {
-		return false
-	}
-	return n.dir == nil || r.fs.redirect || len(n.dir.lowers) == 0
-}
+// movable reports whether a node is still ready to move. A directory that was copied up whole stays so, whatever
+// happens in it. Precondition: its loc is held.
+func (r *renaming) movable(n *node) bool { return n.upLocked() }
 
-// unname makes the directory n independent of the name it has in p, and fit for a name under which the lowers have
-// lower content (hidden). at is where it is. None of this shows while it stays there.
-func (r *renaming) unname(n, p *node, name string, at sys.At, hidden bool) error {
+// unname makes the directory n independent of the name it has, and fit for a name under which the lowers have
+// something (hidden). lower is where it is in the layers below the upper. None of this shows while it stays there; undo
+// takes it back.
+func (r *renaming) unname(n *node, lower string, hidden bool) (undo func(), err error) {
 	fs := r.fs
+	nothing := func() {}
 	if n.dir == nil {
-		return nil
+		return nothing, nil
 	}
 	fd, ok := fs.fds.acquire(&n.dir.upper.fd)
 	if !ok {
-		return unix.EIO // held open by the caller
+		return nothing, unix.EIO // held open by the caller
 	}
 	defer fs.fds.release(&n.dir.upper.fd)
-	if len(n.dir.lowers) > 0 {
-		if strings.HasPrefix(n.dir.redirect, "/") {
-			return nil // moved before
+	redirect, opaque := n.dir.redirect, n.dir.opaque
+	undo = func() { fs.remark(n, redirect, opaque) }
+	if len(n.dir.lowers) > 0 && fs.redirect {
+		if strings.HasPrefix(redirect, "/") {
+			return nothing, nil // moved before
 		}
-		path := fs.lowerPath(p, n, name)
-		if err := whiteout.SetRedirect(sys.Fd(fd), path); err != nil {
-			return err
+		if err := whiteout.SetRedirect(sys.Fd(fd), lower); err != nil {
+			return nothing, err
 		}
-		n.dir.redirect = path
-		return nil
+		n.dir.redirect = lower
+		return undo, nil
 	}
-	if hidden {
-		defer keepTimes(fd)()
-		n.dir.opaque = true
-		return whiteout.SetOpaque(fd, fs.format)
+	if !hidden && redirect == "" {
+		return nothing, nil
 	}
-	return nil
+	// All of it is in the upper. A redirect must not lead to something else from its new place.
+	defer keepTimes(fd)()
+	if err := whiteout.SetOpaque(fd, fs.format); err != nil {
+		return nothing, err
+	}
+	n.dir.opaque = true
+	if redirect == "" {
+		return undo, nil
+	}
+	if err := whiteout.ClearRedirect(sys.Fd(fd)); err != nil {
+		undo()
+		return nothing, err
+	}
+	n.dir.redirect = ""
+	return undo, nil
+}
+
+// remark gives the upper of the directory n the marks it had before unname. Precondition: n.loc is held exclusively.
+func (fs *FS) remark(n *node, redirect string, opaque bool) {
+	fd, ok := fs.fds.acquire(&n.dir.upper.fd)
+	if !ok {
+		return
+	}
+	defer fs.fds.release(&n.dir.upper.fd)
+	defer keepTimes(fd)()
+	switch {
+	case redirect == n.dir.redirect:
+	case redirect == "":
+		if whiteout.ClearRedirect(sys.Fd(fd)) == nil { // what stays leads where the name does
+			n.dir.redirect = ""
+		}
+	default:
+		if whiteout.SetRedirect(sys.Fd(fd), redirect) != nil {
+			return // opaque it stays
+		}
+		n.dir.redirect = redirect
+	}
+	if n.dir.opaque && !opaque && whiteout.ClearOpaque(fd) == nil {
+		n.dir.opaque = false
+	}
 }
 
 // unmark takes an opaque mark that served the move from a directory where nothing is below it.
@@ -267,11 +347,21 @@ func (r *renaming) unmark(n *node, hidden bool) {
 	}
 }
 
-// lowerPath returns where a directory is in the layer below the upper, from its root.
+// lowerPath returns where the directory n, called name in p, is in the layer below the upper, from its root: "" where
+// nothing is to be found there, or no redirect is written. It is the same before and after any rename of a directory
+// above n, so that these need not be kept from it.
+//
+// Preconditions: the mu of p is held, which keeps n where it is, and no loc: those of all directories above are taken,
+// one after the other.
 func (fs *FS) lowerPath(p, n *node, name string) string {
+	if n == nil || n.dir == nil || !fs.redirect {
+		return ""
+	}
+	n.loc.RLock()
 	if n.dir.redirect != "" {
 		name = n.dir.redirect // another name in the same parent
 	}
+	n.loc.RUnlock()
 	path := "/" + name
 	for p != fs.root {
 		p.loc.RLock()
@@ -291,11 +381,11 @@ func (fs *FS) lowerPath(p, n *node, name string) string {
 
 // ensureName gives src its name in the upper where only a lower layer has it: an object with several names that was
 // copied up under another one.
-func (r *renaming) ensureName(e *entry, n *node, at sys.At) error {
+func (r *renaming) ensureName(p *node, e *entry, n *node, at sys.At) error {
 	if e.layer == 0 || n.dir != nil {
 		return nil
 	}
-	return r.fs.nameAlias(e, at)
+	return r.fs.nameAlias(&r.copies, p, e, at)
 }
 
 func (r *renaming) move() error {
@@ -304,16 +394,19 @@ func (r *renaming) move() error {
 	if r.e2 != nil {
 		flags2 = r.e2.flags
 	}
-	if err := r.ensureName(r.e1, r.src, r.at1); err != nil {
+	if err := r.ensureName(r.p1, r.e1, r.src, r.at1); err != nil {
 		return err
 	}
-	if err := r.unname(r.src, r.p1, r.n1, r.at1, flags2&inLower != 0); err != nil {
-		return err
-	}
-	undo, buried, err := r.prepareTarget(flags2)
+	remark, err := r.unname(r.src, r.lower1, flags2&inLower != 0)
 	if err != nil {
 		return err
 	}
+	restore, buried, err := r.prepareTarget(flags2)
+	if err != nil {
+		remark()
+		return err
+	}
+	undo := func() { restore(); remark() }
 	r.leave = r.leave || r.e1.flags&inLower != 0
 	f1 := fs.formatFor(r.n1)
 	if r.leave && f1 == whiteout.WH {
@@ -352,7 +445,7 @@ func (r *renaming) prepareTarget(flags entryFlags) (undo func(), buried *unix.St
 	case r.dst.dir == nil:
 		undo, err = fs.keepContent(r.dst)
 		if h := r.dst.hard(); h != nil && err == nil {
-			fs.links.intend(h, -1, dentry{r.p2, r.n2}, r.e2.layer != 0)
+			fs.links.intend(h, -1, r.upper2, r.e2.layer != 0)
 			cancel := undo
 			undo = func() { cancel(); _ = fs.links.settle(h) } // a stale intent tells of a name that is still there
 		}
@@ -483,25 +576,26 @@ func (r *renaming) renamed(n *node, from, to dentry) {
 
 // swap exchanges two names.
 func (r *renaming) swap() error {
-	for _, e := range []struct {
-		e  *entry
-		n  *node
-		at sys.At
-	}{{r.e1, r.src, r.at1}, {r.e2, r.dst, r.at2}} {
-		if err := r.ensureName(e.e, e.n, e.at); err != nil {
-			return err
-		}
-	}
-	if err := r.unname(r.src, r.p1, r.n1, r.at1, r.e2.flags&inLower != 0); err != nil {
+	if err := r.ensureName(r.p1, r.e1, r.src, r.at1); err != nil {
 		return err
 	}
-	if err := r.unname(r.dst, r.p2, r.n2, r.at2, r.e1.flags&inLower != 0); err != nil {
+	if err := r.ensureName(r.p2, r.e2, r.dst, r.at2); err != nil {
 		return err
 	}
-	if err := faultPrepared.Hit(); err != nil {
+	undo1, err := r.unname(r.src, r.lower1, r.e2.flags&inLower != 0)
+	if err != nil {
 		return err
 	}
-	if err := sys.Rename(r.at1, r.at2, unix.RENAME_EXCHANGE); err != nil {
+	undo2, err := r.unname(r.dst, r.lower2, r.e1.flags&inLower != 0)
+	if err == nil {
+		err = faultPrepared.Hit()
+	}
+	if err == nil {
+		err = sys.Rename(r.at1, r.at2, unix.RENAME_EXCHANGE)
+	}
+	if err != nil {
+		undo2()
+		undo1()
 		return err
 	}
 	_ = faultMoved.Hit() // too late to fail

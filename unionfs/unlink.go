@@ -67,8 +67,8 @@ func (fs *FS) remove(parent uint64, name string, wantDir bool) error {
 			return unix.ENOTEMPTY
 		}
 	}
+	path, up := fs.upperPath(n, p, name), p.upperDir() // before the lock on n: see upperPath
 	defer lockNodes(n)()
-	up := p.upperDir()
 	fd, err := fs.openDir(up)
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func (fs *FS) remove(parent uint64, name string, wantDir bool) error {
 	if wantDir {
 		err = fs.removeDir(n, e, at)
 	} else {
-		err = fs.removeFile(n, p, e, at)
+		err = fs.removeFile(n, path, e, at)
 	}
 	if err != nil {
 		return err
@@ -107,15 +107,16 @@ func (fs *FS) unrecordable(name string, err error) error {
 	return err
 }
 
-// removeFile takes the name at, entry e of p, off the node n. Preconditions: the parent's mu and n.loc are held.
-func (fs *FS) removeFile(n, p *node, e *entry, at sys.At) error {
+// removeFile takes the name at, entry e of its directory, off the node n. path is where it is in the upper.
+// Preconditions: the parent's mu and n.loc are held.
+func (fs *FS) removeFile(n *node, path string, e *entry, at sys.At) error {
 	inUpper := e.layer == 0
 	undo, err := fs.keepContent(n)
 	if err != nil {
 		return err
 	}
 	if h := n.hard(); h != nil {
-		fs.links.intend(h, -1, dentry{p, at.Name}, !inUpper)
+		fs.links.intend(h, -1, path, !inUpper)
 		cancel := undo
 		undo = func() { cancel(); _ = fs.links.settle(h) } // a stale intent tells of a name that is still there
 	}

@@ -1,0 +1,182 @@
+package cgroup
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The test binary is also the program that lives in a group: what it does is named by this variable.
+const helperEnv = "LAMINA_CGROUP_HELPER"
+
+func TestMain(m *testing.M) {
+	if what := os.Getenv(helperEnv); what != "" {
+		// Nothing is done before the process is in its group.
+		if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		helpers[what]()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+var helpers = map[string]func(){
+	"allocate": allocate,
+	"spin":     spin,
+	"count":    count,
+	"fork":     fork,
+	"sleep":    func() { <-time.After(5 * time.Minute) },
+}
+
+// allocate touches 256 MiB.
+func allocate() {
+	const size = 256 << 20
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	for i := 0; i < size; i += os.Getpagesize() {
+		b[i] = 1
+	}
+}
+
+// spin burns CPU until it is killed, or for five minutes.
+func spin() {
+	end := time.Now().Add(5 * time.Minute)
+	for time.Now().Before(end) {
+	}
+}
+
+// count counts up in a file that others read, until it is killed.
+func count() {
+	f, err := os.OpenFile(os.Getenv("COUNTER"), os.O_RDWR, 0)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, 8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	end := time.Now().Add(5 * time.Minute)
+	for n := uint64(0); time.Now().Before(end); n++ {
+		binary.NativeEndian.PutUint64(b, n)
+	}
+}
+
+// fork tries to start 300 processes that stay, and says how many it could.
+func fork() {
+	n := 0
+	for range 300 {
+		c := exec.Command("/bin/sleep", "300")
+		if err := c.Start(); err != nil {
+			fmt.Println("started", n, "then", err)
+			break
+		}
+		n++
+	}
+	<-time.After(5 * time.Minute)
+}
+
+// helper is a running helper.
+type helper struct {
+	*exec.Cmd
+	stdin  io.WriteCloser
+	stdout bytes.Buffer
+	t      *testing.T
+	ended  bool
+}
+
+// start starts a helper, which waits for run.
+func start(t *testing.T, what string, attr *syscall.SysProcAttr, env ...string) *helper {
+	t.Helper()
+	h := &helper{Cmd: exec.Command("/proc/self/exe"), t: t}
+	h.Env = append(os.Environ(), append(env, helperEnv+"="+what, "GOMAXPROCS=1")...)
+	h.Stderr = &h.stdout
+	h.Stdout = &h.stdout
+	h.SysProcAttr = attr
+	var err error
+	if h.stdin, err = h.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = h.Process.Kill() // may have ended
+		h.wait()
+	})
+	return h
+}
+
+func (h *helper) run() { _ = h.stdin.Close() } // the helper's end of the pipe shows it
+
+func (h *helper) wait() *os.ProcessState {
+	if !h.ended {
+		h.ended = true
+		var exit *exec.ExitError
+		if err := h.Wait(); err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+			h.t.Errorf("helper: %v", err)
+		}
+	}
+	return h.ProcessState
+}
+
+// until polls for a condition: 20 s is how long a busy machine may take.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("not within 20 s: %s", what)
+}
+
+// newGroup makes a group that the test's end removes with all that is in it.
+func newGroup(t *testing.T, r *specsResources) *Group {
+	t.Helper()
+	g, err := New(testID(t), r, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.Path() == "" {
+		t.Fatalf("no cgroup: %s", g.Why())
+	}
+	t.Cleanup(func() {
+		if err := g.Kill(); err != nil {
+			t.Error(err)
+		}
+		if err := g.Remove(); err != nil {
+			t.Error(err)
+		}
+		for c, p := range g.Paths() {
+			if _, err := os.Stat(p); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s: %s is left behind (%v)", c, p, err)
+			}
+		}
+	})
+	return g
+}
+
+func testID(t *testing.T) string {
+	name := strings.NewReplacer("/", "-", "#", "-").Replace(t.Name())
+	return fmt.Sprintf("test-%d-%s", os.Getpid(), filepath.Base(name))
+}
+
+func itoa(n int) string { return fmt.Sprint(n) }

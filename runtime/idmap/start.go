@@ -1,0 +1,180 @@
+package idmap
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
+)
+
+// Start starts cmd in a new user namespace with the maps, and in further new namespaces: flags are CLONE_NEW*. When
+// the program begins, its ids are mapped and it is user and group 0 with all capabilities of its namespace; it needs
+// no help of its own for that, and it is executed once.
+//
+// Of cmd's SysProcAttr, Pdeathsig and Setsid are respected; its standard files are files or nil, and ExtraFiles
+// follow them. Then cmd.Wait and cmd.Process work as usual.
+//
+// Preconditions: both maps map 0. With Pdeathsig, see [sys.Spawn.Start].
+// Errors: say what is missing when the kernel, newuidmap(1) or newgidmap(1) refuses.
+// Source: user_namespaces(7), "User and group ID mappings".
+func Start(cmd *exec.Cmd, uids, gids []specs.LinuxIDMapping, flags uintptr) error {
+	if !mapped(uids, 0) || !mapped(gids, 0) {
+		return errors.New("start in a user namespace: user and group 0 must be mapped")
+	}
+	files, undo, err := stdio(cmd)
+	defer undo()
+	if err != nil {
+		return err
+	}
+	s := sys.Spawn{
+		Path: cmd.Path, Args: cmd.Args, Env: cmd.Environ(), Dir: cmd.Dir, Files: files,
+		Flags: flags | unix.CLONE_NEWUSER, Root: true,
+	}
+	if a := cmd.SysProcAttr; a != nil {
+		s.Setsid, s.Pdeathsig = a.Setsid, a.Pdeathsig
+	}
+	var mapErr error
+	pid, pidfd, err := s.Start(func(pid int) error {
+		mapErr = writeMaps(pid, uids, gids)
+		return mapErr
+	})
+	switch {
+	case mapErr != nil:
+		return mapErr
+	case isClone(err):
+		return thisHost.explain(err)
+	case err != nil:
+		return fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	defer sys.Close(pidfd)
+	cmd.Process, err = os.FindProcess(pid) // never fails on Unix; not waited for, so the pid is still its
+	return err
+}
+
+// isClone reports whether err is of clone(2) itself, not of what came after it.
+func isClone(err error) bool {
+	var step *sys.SpawnError
+	var errno syscall.Errno
+	return err != nil && !errors.As(err, &step) && errors.As(err, &errno)
+}
+
+func isErrno(err error, e unix.Errno) bool { return errors.Is(err, e) }
+
+// stdio returns the child's descriptors; nil files are /dev/null as in os/exec.
+func stdio(cmd *exec.Cmd) (fds []int, undo func(), err error) {
+	var null *os.File
+	undo = func() {
+		if null != nil {
+			_ = null.Close() // the child has its own
+		}
+	}
+	for _, f := range []any{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
+		switch f := f.(type) {
+		case nil:
+			if null == nil {
+				if null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+					return nil, undo, err
+				}
+			}
+			fds = append(fds, int(null.Fd()))
+		case *os.File:
+			fds = append(fds, int(f.Fd()))
+		default:
+			return nil, undo, fmt.Errorf("start %s: standard files must be files, not %T", cmd.Path, f)
+		}
+	}
+	for _, f := range cmd.ExtraFiles {
+		fds = append(fds, int(f.Fd()))
+	}
+	return fds, undo, nil
+}
+
+// writeMaps maps the ids of the process's namespace: by hand where we may, which is as root of the outer namespace
+// and for the caller's own id, and otherwise through newuidmap(1) and newgidmap(1), side by side.
+func writeMaps(pid int, uids, gids []specs.LinuxIDMapping) error {
+	if os.Geteuid() == 0 {
+		if err := writeMap(pid, "uid_map", uids); err != nil {
+			return err
+		}
+		return writeMap(pid, "gid_map", gids)
+	}
+	helped := make(chan error, 1)
+	byHand := ownOnly(uids, os.Geteuid()) && ownOnly(gids, os.Getegid())
+	if !byHand {
+		go func() { helped <- runHelper("newuidmap", pid, uids) }()
+		err := runHelper("newgidmap", pid, gids)
+		return errors.Join(<-helped, err)
+	}
+	// Without privilege a group may be mapped only if it can drop no other (user_namespaces(7), CVE-2014-8989).
+	if err := writeProc(pid, "setgroups", "deny"); err != nil {
+		return err
+	}
+	if err := writeMap(pid, "uid_map", uids); err != nil {
+		return err
+	}
+	return writeMap(pid, "gid_map", gids)
+}
+
+// ownOnly reports whether the map has the caller's own id and nothing else.
+func ownOnly(m []specs.LinuxIDMapping, own int) bool {
+	return len(m) == 1 && m[0].Size == 1 && int(m[0].HostID) == own
+}
+
+// mapText spells a map as uid_map has it.
+func mapText(m []specs.LinuxIDMapping) string {
+	var b strings.Builder
+	for _, e := range m {
+		fmt.Fprintf(&b, "%d %d %d\n", e.ContainerID, e.HostID, e.Size)
+	}
+	return b.String()
+}
+
+func writeMap(pid int, file string, m []specs.LinuxIDMapping) error {
+	text := mapText(m)
+	if err := writeProc(pid, file, text); err != nil {
+		return fmt.Errorf("map ids %q: %w", strings.ReplaceAll(strings.TrimSpace(text), "\n", ", "), err)
+	}
+	return nil
+}
+
+// writeProc writes a file of the process with one write(2), as the kernel wants it.
+func writeProc(pid int, file, text string) error {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/%s", pid, file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// runHelper has newuidmap or newgidmap write the map.
+func runHelper(tool string, pid int, m []specs.LinuxIDMapping) error {
+	args := []string{strconv.Itoa(pid)}
+	for _, e := range m {
+		args = append(args, strconv.FormatUint(uint64(e.ContainerID), 10), strconv.FormatUint(uint64(e.HostID), 10), strconv.FormatUint(uint64(e.Size), 10))
+	}
+	cmd := exec.Command(tool, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if err == nil {
+		return nil
+	}
+	if missing := thisHost.missingTools(); len(missing) > 0 {
+		return errors.New(strings.Join(missing, "; "))
+	}
+	why := strings.TrimSpace(out.String())
+	if why == "" {
+		why = err.Error()
+	}
+	return fmt.Errorf("%s %s: %s (do /etc/subuid and /etc/subgid still give these ids?)", tool, strings.Join(args, " "), why)
+}

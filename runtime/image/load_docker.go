@@ -1,0 +1,117 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+)
+
+// dockerManifest is one item of manifest.json.
+// Source: moby image/tarexport/tarexport.go, manifestItem.
+type dockerManifest struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+	Parent   digest.Digest `json:",omitempty"`
+}
+
+// addDockerArchive stages the images of a docker-archive, of any version of docker that writes manifest.json.
+func (t *txn) addDockerArchive(ctx context.Context, a archive, o *addOptions) error {
+	text, err := small(a, "manifest.json")
+	if err != nil {
+		return err
+	}
+	var manifest []dockerManifest
+	if err := json.Unmarshal(text, &manifest); err != nil {
+		return fmt.Errorf("manifest.json: %w", err)
+	}
+	if len(manifest) == 0 {
+		return errors.New("manifest.json: it has no image")
+	}
+	for i, m := range manifest {
+		src, err := dockerImage(a, &m)
+		if err == nil {
+			_, err = t.addImage(ctx, src, o)
+		}
+		if err != nil {
+			return fmt.Errorf("image %d of %d: %w", i+1, len(manifest), err)
+		}
+	}
+	t.keepParents(manifest)
+	return nil
+}
+
+func dockerImage(a archive, m *dockerManifest) (*imageSource, error) {
+	src := &imageSource{}
+	var err error
+	if src.config, err = small(a, m.Config); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	// A name that is a digest says what is in the file.
+	if want, ok := digestName(m.Config); ok && digest.FromBytes(src.config) != want {
+		return nil, fmt.Errorf("configuration %q: its digest is %s", m.Config, digest.FromBytes(src.config))
+	}
+	img, err := parseConfig(src.config)
+	if err != nil {
+		return nil, err
+	}
+	diffIDs := img.Spec.RootFS.DiffIDs
+	if len(diffIDs) != len(m.Layers) {
+		return nil, fmt.Errorf("invalid manifest, layers length mismatch: expected %d, got %d", len(m.Layers), len(diffIDs))
+	}
+	for i, name := range m.Layers {
+		l, err := layerIn(a, name)
+		if errors.Is(err, errNotInArchive) {
+			err = nil // it may be in the store
+			l = &layerSource{open: missing(name)}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("layer %d of %d: %w", i+1, len(m.Layers), err)
+		}
+		l.name = shortDigest(diffIDs[i])
+		src.layers = append(src.layers, l)
+	}
+	for _, tag := range m.RepoTags {
+		named, err := reference.ParseNormalizedNamed(tag)
+		if err != nil {
+			return nil, fmt.Errorf("tag %q: %w", tag, err)
+		}
+		ref, ok := named.(reference.NamedTagged)
+		if !ok {
+			return nil, fmt.Errorf("invalid tag %q", tag)
+		}
+		src.refs = append(src.refs, ref)
+	}
+	return src, nil
+}
+
+// digestName is the digest that a file is named after: <hex>, <hex>.json.
+func digestName(name string) (digest.Digest, bool) {
+	d := digest.NewDigestFromEncoded(digest.SHA256, strings.TrimSuffix(path.Base(name), ".json"))
+	return d, d.Validate() == nil
+}
+
+// keepParents keeps which image was made from which, where the archive says so and has both.
+func (t *txn) keepParents(manifest []dockerManifest) {
+	for i, m := range manifest {
+		if i >= len(t.images) || m.Parent == "" {
+			continue
+		}
+		parent, ok := t.image[m.Parent]
+		child := t.images[i]
+		if ok && parent != child && extends(child.Chain, parent.Chain) && len(child.Spec.History) == len(parent.Spec.History)+1 {
+			child.parent = m.Parent
+		}
+	}
+}
+
+// extends reports whether a chain begins with another.
+func extends(chain, start []digest.Digest) bool {
+	return len(start) <= len(chain) && (len(start) == 0 || chain[len(start)-1] == start[len(start)-1])
+}

@@ -1,0 +1,190 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/whiteout"
+	"github.com/vbatts/tar-split/tar/asm"
+	"github.com/vbatts/tar-split/tar/storage"
+	"golang.org/x/sys/unix"
+)
+
+const tarSplitFile = "tar-split.json.gz"
+
+// splitWriter writes tar-split.json.gz. It is a storage.Packer that keeps no names, so that its memory does not grow
+// with them, and that notices where files on disk cannot give the tar back.
+type splitWriter struct {
+	f   *os.File
+	z   *gzip.Writer
+	enc *json.Encoder
+
+	position int
+	bytes    int64 // that the entries so far stand for
+	seen     map[uint64]bool
+	seed     maphash.Seed
+	lossy    string // why the tar cannot be put together again from files; empty while it can
+}
+
+func newSplitWriter(file string) (*splitWriter, error) {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	z, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
+	if err != nil {
+		_ = f.Close() // empty
+		return nil, err
+	}
+	return &splitWriter{f: f, z: z, enc: json.NewEncoder(z), seen: map[uint64]bool{}, seed: maphash.MakeSeed()}, nil
+}
+
+func (w *splitWriter) close() error { return errors.Join(w.z.Close(), w.f.Close()) }
+
+// AddEntry implements storage.Packer.
+func (w *splitWriter) AddEntry(e storage.Entry) (int, error) {
+	e.Position = w.position
+	if e.Type == storage.FileType {
+		w.check(e.GetName(), e.Size)
+		w.bytes += e.Size
+	} else {
+		w.bytes += int64(len(e.Payload))
+	}
+	if err := w.enc.Encode(e); err != nil {
+		return -1, err
+	}
+	w.position++
+	return e.Position, nil
+}
+
+// check notices a file whose data will not be found under its name: a later entry has replaced it or a directory on
+// the way to it, or it is a mark, of which layers keep the name only.
+func (w *splitWriter) check(name string, size int64) {
+	if w.lossy != "" {
+		return
+	}
+	isDir := strings.HasSuffix(name, "/")
+	clean := strings.Trim(path.Clean("/"+name), "/")
+	if clean == "" {
+		return
+	}
+	if size > 0 && (whiteout.Reserved(clean) || strings.Contains(clean, "/"+whiteout.Prefix)) {
+		w.lossy = fmt.Sprintf("the mark %q has data", name)
+		return
+	}
+	// A hash may be that of another name, once in 2^64: the layer is then stored whole, which is right too.
+	if dir, ok := w.seen[w.hash(clean)]; ok && !(dir && isDir) {
+		w.lossy = fmt.Sprintf("there are several entries %q", name)
+		return
+	}
+	w.seen[w.hash(clean)] = isDir
+	for up := path.Dir(clean); up != "."; up = path.Dir(up) {
+		h := w.hash(up)
+		if _, ok := w.seen[h]; ok {
+			break
+		}
+		w.seen[h] = true
+	}
+}
+
+func (w *splitWriter) hash(name string) uint64 { return maphash.String(w.seed, name) }
+
+// wholeWriter stores a tar whole, as segments.
+type wholeWriter struct{ w *splitWriter }
+
+func (w wholeWriter) Write(p []byte) (int, error) {
+	_, err := w.w.AddEntry(storage.Entry{Type: storage.SegmentType, Payload: p})
+	return len(p), err
+}
+
+// splitReader reads tar-split.json.gz. It is a storage.Unpacker that keeps no names.
+type splitReader struct {
+	f   *os.File
+	z   *gzip.Reader
+	dec *json.Decoder
+}
+
+func openSplit(file string) (*splitReader, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		_ = f.Close() // read only
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &splitReader{f, z, json.NewDecoder(z)}, nil
+}
+
+func (r *splitReader) close() { _ = r.f.Close() } // read only
+
+// Next implements storage.Unpacker.
+func (r *splitReader) Next() (*storage.Entry, error) {
+	e := &storage.Entry{}
+	if err := r.dec.Decode(e); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// tarSize is the size in bytes of the tar that a tar-split file stands for.
+func tarSize(file string) (int64, error) {
+	r, err := openSplit(file)
+	if err != nil {
+		return 0, err
+	}
+	defer r.close()
+	var size int64
+	for {
+		e, err := r.Next()
+		if err == io.EOF {
+			return size, nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		if e.Type == storage.FileType {
+			size += e.Size
+		} else {
+			size += int64(len(e.Payload))
+		}
+	}
+}
+
+// writeTar puts a layer's tar together again, from its tar-split file and its directory open as dir.
+func writeTar(w io.Writer, file string, dir int) error {
+	r, err := openSplit(file)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	return asm.WriteOutputTarStream(layerFiles(dir), r, w)
+}
+
+// layerFiles is a storage.FileGetter of the directory that it is open on.
+type layerFiles int
+
+// Get implements storage.FileGetter.
+func (dir layerFiles) Get(name string) (io.ReadCloser, error) {
+	clean := strings.Trim(path.Clean("/"+name), "/")
+	fd, err := sys.OpenBeneath(int(dir), clean, unix.O_RDONLY|unix.O_NONBLOCK) // a fifo put there would block
+	if err != nil {
+		return nil, fmt.Errorf("open %q in the layer: %w", clean, err)
+	}
+	return os.NewFile(uintptr(fd), clean), nil
+}
+
+var (
+	_ storage.Packer     = (*splitWriter)(nil)
+	_ storage.Unpacker   = (*splitReader)(nil)
+	_ storage.FileGetter = layerFiles(0)
+)

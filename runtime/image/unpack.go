@@ -1,0 +1,280 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/runtime/layertar"
+	"github.com/opencontainers/go-digest"
+	"github.com/vbatts/tar-split/tar/asm"
+	"golang.org/x/sys/unix"
+)
+
+// layerSource is a layer as it comes from outside.
+type layerSource struct {
+	name string // as messages call it
+
+	// open returns the layer's bytes, compressed or not, from their beginning each time.
+	open func(ctx context.Context) (io.ReadCloser, error)
+
+	size   int64         // bytes that open gives; 0 where not known
+	digest digest.Digest // of what open gives; empty where not known
+	diffID digest.Digest // of the tar; empty where not known
+
+	close func() error // nil where there is nothing to close
+}
+
+// layerStream is a layer being read, decompressed and verified.
+type layerStream struct {
+	*readAhead
+	diffID digest.Digest // valid once Read has returned io.EOF
+	bytes  int64         // of the tar; the same
+}
+
+// stream reads the layer ahead. What it gives is verified only once it has ended.
+func (t *txn) stream(ctx context.Context, src *layerSource, o *addOptions, status string) *layerStream {
+	s := &layerStream{}
+	s.readAhead = newReadAhead(ctx, func(ctx context.Context, w io.Writer) error {
+		raw, err := src.open(ctx)
+		if err != nil {
+			return err
+		}
+		defer raw.Close()
+		in := &meter{r: raw, ctx: ctx, tell: func(n int64) { o.progress.Update(src.name, status, n, src.size) }}
+		if src.digest != "" {
+			in.hash = sha256.New()
+		}
+		z, err := decompress(ctx, in)
+		if err != nil {
+			return err
+		}
+		defer z.Close()
+		sum := sha256.New()
+		n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(sum, w)}, &limit{r: z, left: o.maxSize}, make([]byte, 128<<10))
+		if err != nil {
+			return err
+		}
+		// What follows the compressed stream is part of the blob.
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			return err
+		}
+		s.bytes, s.diffID = n, digest.NewDigest(digest.SHA256, sum)
+		if err := in.verify(src); err != nil {
+			return err
+		}
+		if src.diffID != "" && s.diffID != src.diffID {
+			return fmt.Errorf("its diffID is %s, not %s as the image's configuration says", s.diffID, src.diffID)
+		}
+		return nil
+	})
+	return s
+}
+
+// onlyWriter hides ReadFrom, which would not use our buffer.
+type onlyWriter struct{ io.Writer }
+
+// meter counts and hashes what is read, and ends with its context.
+type meter struct {
+	ctx  context.Context
+	r    io.Reader
+	hash hash.Hash // nil where it is not wanted
+	n    int64
+	told int64
+	tell func(n int64)
+}
+
+// toldEvery is how many bytes are read between two messages.
+const toldEvery = 512 << 10
+
+func (m *meter) Read(p []byte) (int, error) {
+	if err := m.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := m.r.Read(p)
+	m.n += int64(n)
+	if m.hash != nil {
+		m.hash.Write(p[:n])
+	}
+	if m.n-m.told >= toldEvery || err == io.EOF && m.n != m.told {
+		m.told = m.n
+		m.tell(m.n)
+	}
+	return n, err
+}
+
+func (m *meter) verify(src *layerSource) error {
+	if m.hash == nil {
+		return nil
+	}
+	if got := digest.NewDigest(digest.SHA256, m.hash); got != src.digest {
+		return fmt.Errorf("its digest is %s, not %s as the manifest says", got, src.digest)
+	}
+	return nil
+}
+
+// limit fails once more than left bytes are read.
+type limit struct {
+	r    io.Reader
+	left int64
+}
+
+func (l *limit) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return n, errTooLarge
+	}
+	return n, err
+}
+
+var errTooLarge = errors.New("it is larger than allowed once decompressed")
+
+// unpack stages a layer above parent, which is staged or in the store already.
+//
+// A tar that cannot be put together again from the files that it has (a later entry replaces an earlier one, a sparse
+// file) is read a second time, and stored whole beside them.
+func (t *txn) unpack(ctx context.Context, src *layerSource, in *layerStream, parent digest.Digest, o *addOptions) (*stagedLayer, error) {
+	l := &stagedLayer{Layer: Layer{Parent: parent, CacheID: newCacheID()}}
+	var err error
+	if l.link, err = t.stageLayerFolder(l.CacheID); err != nil {
+		return nil, err
+	}
+	if err := t.stage("layerdb/"+l.CacheID+"/cache-id", []byte(l.CacheID)); err != nil {
+		return nil, err
+	}
+	lossy, err := t.apply(ctx, l, in, o)
+	if err != nil {
+		return nil, err
+	}
+	l.DiffID = in.diffID
+	if lossy != "" {
+		if err := t.storeWhole(ctx, src, l, o); err != nil {
+			return nil, err
+		}
+	}
+	l.Chain = l.DiffID
+	if parent != "" {
+		l.Chain = chainIDs([]digest.Digest{parent, l.DiffID})[1]
+	}
+	files := map[string]string{
+		"layerdb/" + l.CacheID + "/diff":     string(l.DiffID),
+		"layerdb/" + l.CacheID + "/size":     strconv.FormatInt(l.Size, 10),
+		"layerdb/" + l.CacheID + "/parent":   string(parent),
+		"layers/" + l.CacheID + "/committed": "",
+	}
+	for name, text := range files {
+		if text == "" && parent == "" && filepath.Base(name) == "parent" {
+			continue
+		}
+		if err := t.stage(name, []byte(text)); err != nil {
+			return nil, err
+		}
+	}
+	return l, faultUnpacked.Hit()
+}
+
+// apply unpacks the layer, with its tar-split. lossy says why the tar cannot be put together again, if it cannot.
+func (t *txn) apply(ctx context.Context, l *stagedLayer, in *layerStream, o *addOptions) (lossy string, err error) {
+	w, err := newSplitWriter(t.splitFile(l))
+	if err != nil {
+		return "", err
+	}
+	dir, err := t.openDiff(l.CacheID)
+	if err != nil {
+		_ = w.close() // err says more
+		return "", err
+	}
+	defer dir.Close()
+	lowers, err := t.openLowers(l.Parent)
+	if err != nil {
+		_ = w.close() // err says more
+		return "", err
+	}
+	defer closeAll(lowers)
+	if len(lowers) > 0 { // a layer's tar need not tell what its root directory is like
+		if err := copyAttributes(sys.Fd(int(dir.Fd())), sys.Fd(int(lowers[0].Fd()))); err != nil {
+			_ = w.close() // err says more
+			return "", fmt.Errorf("root directory: %w", err)
+		}
+	}
+	tee, done, err := asm.NewInputTarStreamWithDone(in, w, nil)
+	if err != nil {
+		_ = w.close() // err says more
+		return "", err
+	}
+	l.Size, err = layertar.Apply(ctx, dir, tee, layertar.Options{Owners: o.owners, Lowers: lowers, MaxSize: o.maxSize})
+	_ = tee.Close() // ends the splitting where Apply stopped early
+	splitErr := <-done
+	closeErr := w.close()
+	switch {
+	case err != nil && in.failed() != nil:
+		return "", in.failed() // without the entry that the reader happened to be at
+	case err != nil:
+		return "", err
+	case splitErr != nil:
+		return "", splitErr
+	case closeErr != nil:
+		return "", fmt.Errorf("write %s: %w", tarSplitFile, closeErr)
+	case w.lossy == "" && w.bytes != in.bytes:
+		return "a file is stored as sparse, or has data that it should not have", nil
+	}
+	return w.lossy, nil
+}
+
+func (t *txn) splitFile(l *stagedLayer) string {
+	return filepath.Join(t.dir, "layerdb", l.CacheID, tarSplitFile)
+}
+
+// storeWhole writes a tar-split file that has all of the tar.
+func (t *txn) storeWhole(ctx context.Context, src *layerSource, l *stagedLayer, o *addOptions) error {
+	in := t.stream(ctx, &layerSource{name: src.name, open: src.open, diffID: l.DiffID}, o, "Extracting")
+	defer in.Close()
+	w, err := newSplitWriter(t.splitFile(l))
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(onlyWriter{wholeWriter{w}}, onlyReader{in}, make([]byte, chunkSize))
+	return errors.Join(err, w.close())
+}
+
+// onlyReader hides WriteTo.
+type onlyReader struct{ io.Reader }
+
+// openLowers opens the directories of a layer and of those below it, topmost first.
+func (t *txn) openLowers(chain digest.Digest) (dirs []*os.File, err error) {
+	for c := chain; c != ""; {
+		var path string
+		var parent digest.Digest
+		if l, ok := t.chain[c]; ok {
+			path, parent = filepath.Join(t.dir, "layers", l.CacheID, "diff"), l.Parent
+		} else {
+			l, err := t.s.layer(c)
+			if err != nil {
+				closeAll(dirs)
+				return nil, err
+			}
+			path, parent = t.s.path(layerPath(l.CacheID), "diff"), l.Parent
+		}
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			closeAll(dirs)
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		dirs = append(dirs, os.NewFile(uintptr(fd), path))
+		c = parent
+	}
+	return dirs, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // read only
+	}
+}

@@ -69,7 +69,7 @@ func (u *unpacker) all() error {
 			if n == 0 {
 				return fmt.Errorf("unpack layer: first entry: %w", err)
 			}
-			return fmt.Errorf("unpack layer: after entry %q: %w", u.entry, err)
+			return fmt.Errorf("unpack layer: after entry %s: %w", quote(u.entry), err)
 		}
 		if n >= u.o.MaxEntries {
 			return fmt.Errorf("%w: more than %d entries", ErrTooLarge, u.o.MaxEntries)
@@ -242,11 +242,11 @@ func (u *unpacker) special(at sys.At, m *meta) error {
 func (u *unpacker) hardlink(parent []string, name, target string) error {
 	from, err := split(target)
 	if err != nil {
-		return fmt.Errorf("hard link to %q: %w", target, err)
+		return fmt.Errorf("hard link to %s: %w", quote(target), err)
 	}
 	source, self, err := u.linkSource(from, append(parent[:len(parent):len(parent)], name))
 	if err != nil {
-		return fmt.Errorf("hard link to %q: %w", target, err)
+		return fmt.Errorf("hard link to %s: %w", quote(target), err)
 	}
 	defer sys.Close(source)
 	if self {
@@ -257,7 +257,7 @@ func (u *unpacker) hardlink(parent []string, name, target string) error {
 	}
 	to := sys.At{Dirfd: u.top().fd, Name: name}
 	if err := u.replace(to, func() error { return sys.Link(sys.Fd(source), to) }); err != nil {
-		return fmt.Errorf("hard link to %q: %w", target, err)
+		return fmt.Errorf("hard link to %s: %w", quote(target), err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 )
 
 // OwnersMode says where owners and modes are kept.
@@ -77,8 +78,16 @@ type EntryError struct {
 	Err  error
 }
 
-func (e *EntryError) Error() string { return fmt.Sprintf("layer entry %q: %v", e.Name, e.Err) }
+func (e *EntryError) Error() string { return fmt.Sprintf("layer entry %s: %v", quote(e.Name), e.Err) }
 func (e *EntryError) Unwrap() error { return e.Err }
+
+// quote makes a name from a tar fit for a message: it may be a megabyte of control characters.
+func quote(name string) string {
+	if len(name) > 256 {
+		return fmt.Sprintf("%q...", name[:256])
+	}
+	return strconv.Quote(name)
+}
 
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))

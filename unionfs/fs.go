@@ -9,6 +9,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/laminafs/lamina/copyup"
+	"github.com/laminafs/lamina/internal/claim"
 	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/whiteout"
 	"golang.org/x/sys/unix"
@@ -183,9 +184,13 @@ func (fs *FS) stale(n *node) {
 	}
 }
 
-// OnUnmount is called after the last request: the kernel has let go of everything.
+// OnUnmount is called after the last request: the kernel has let go of everything, and we write nothing any more. The
+// next mount need not wait until all is on the disk.
 func (fs *FS) OnUnmount() {
 	fs.reaper.stop()
+	for _, fd := range fs.claims() {
+		claim.Release(fd)
+	}
 	if fs.upper != nil && !fs.cfg.Volatile {
 		if err := unix.Syncfs(fs.upperFd); err != nil {
 			fs.log.Printf("sync upperdir=%s: %v", fs.upper.path, err)

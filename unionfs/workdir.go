@@ -2,8 +2,8 @@ package unionfs
 
 import (
 	"fmt"
-	"time"
 
+	"github.com/laminafs/lamina/internal/claim"
 	"github.com/laminafs/lamina/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -12,7 +12,7 @@ import (
 //
 //	work/    staging: what is not in the upper yet, or not any more; emptied at mount
 //	index/   lower files with several names that were copied up (hardlink.go), origins that fit nowhere else
-//	lock     held while mounted, by flock(2), as the directory itself is: it goes with the process
+//	lock     held while mounted, as the directory itself and the upper are (package claim)
 type workdir struct {
 	fd, staging, index, lock int // -1 where not open
 }
@@ -37,7 +37,7 @@ func openWork(path string, upper *layer) (w workdir, err error) {
 	if st.Dev != upper.dev {
 		return fail(fmt.Errorf("not on the filesystem of upperdir=%s", upper.path))
 	}
-	if err := lockSoon(w.fd); err != nil {
+	if err := claim.Take(w.fd); err != nil {
 		return fail(err)
 	}
 	if err := checkWorkEntries(w.fd); err != nil {
@@ -46,7 +46,7 @@ func openWork(path string, upper *layer) (w workdir, err error) {
 	if w.lock, err = sys.Open(sys.At{Dirfd: w.fd, Name: "lock"}, unix.O_RDWR|unix.O_CREAT, 0o600); err != nil {
 		return fail(err)
 	}
-	if err := lockSoon(w.lock); err != nil {
+	if err := claim.Take(w.lock); err != nil {
 		return fail(err)
 	}
 	if w.staging, err = subdir(w.fd, "work"); err != nil {
@@ -58,38 +58,40 @@ func openWork(path string, upper *layer) (w workdir, err error) {
 	return w, nil
 }
 
-// lockPatience is how long a lock may stay taken before its holder counts as alive. umount(8) returns when the
-// kernel has let go of the mount; the server that served it ends a moment later, when what it wrote is on the disk.
-const lockPatience = 4 * time.Second
-
-// lockSoon takes the lock on fd. Errors: EBUSY where another mount has it.
-func lockSoon(fd int) error {
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
-		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != unix.EWOULDBLOCK {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("in use by another mount: %w", unix.EBUSY)
-		}
-	}
-}
-
 // lockUpper takes the lock on the upper directory itself, which may be given with another workdir next time, and
 // returns the descriptor that holds it.
 func lockUpper(l *layer) (int, error) {
 	fd, err := sys.Open(sys.At{Dirfd: l.fd, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err == nil {
-		err = lockSoon(fd)
+		err = claim.Take(fd)
 	}
 	if err != nil {
 		sys.Close(fd)
 		return -1, &ConfigError{"upperdir", l.path, err}
 	}
 	return fd, nil
+}
+
+// claims are the descriptors by which the upper and the work directory are held, none in a read-only union.
+func (fs *FS) claims() []int {
+	if fs.upper == nil {
+		return nil
+	}
+	return []int{fs.work.fd, fs.work.lock, fs.upperFd}
+}
+
+// Mounted says that the union is mounted, on the device 0:minor.
+func (fs *FS) Mounted(minor uint32) {
+	for _, fd := range fs.claims() {
+		claim.Serving(fd, minor)
+	}
+}
+
+// Unmounted says that the mount is gone. Requests may still be at work.
+func (fs *FS) Unmounted() {
+	for _, fd := range fs.claims() {
+		claim.Ending(fd)
+	}
 }
 
 // checkWorkEntries refuses a directory in which somebody keeps something else: its content would be lost.

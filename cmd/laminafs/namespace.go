@@ -3,14 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/unionfs/transport"
 )
 
@@ -67,22 +66,15 @@ func leave() error {
 // there that is unmounted elsewhere. Layers are open by now and stay so. Kept are the root and /proc, through which
 // descriptors are opened anew. A mount that was handed down by a more privileged namespace cannot be taken out.
 func prune() {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := sys.Mounts()
 	if err != nil {
 		return // it stays as it is
 	}
-	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
-	slices.Reverse(lines)
-	for _, line := range lines {
-		f := strings.Fields(line)
-		if len(f) < 5 {
+	for _, m := range slices.Backward(mounts) {
+		if m.Path == "/" || m.Path == "/proc" {
 			continue
 		}
-		path := transport.UnescapeOctal(f[4])
-		if path == "/" || path == "/proc" {
-			continue
-		}
-		_ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // what cannot go stays
+		_ = unix.Unmount(m.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // what cannot go stays
 	}
 }
 

@@ -161,7 +161,7 @@ func background(cmd *command) error {
 	if err != nil {
 		return err
 	}
-	if err := cmd.mountFor(ours); err != nil {
+	if err := cmd.mountFor(ours, target); err != nil {
 		_ = unix.Close(ours) // so that the server gives up
 		state := c.Wait()
 		if errors.Is(err, errGone) && state != nil {
@@ -195,25 +195,25 @@ func closeOnExec() error {
 // mountRole is the mounter of a server in the foreground.
 func mountRole(cmd *command, r role) error {
 	// What it has to say is told to the server, which has the error line.
-	if err := cmd.mountFor(r.sock); err != nil && !errors.Is(err, errGone) {
+	if err := cmd.mountFor(r.sock, r.target); err != nil && !errors.Is(err, errGone) {
 		_ = send(r.sock, msgFailed, oneLine(err)) // a server that has failed by itself does not listen
 	}
 	return nil
 }
 
-// mountFor mounts when the server at the other end of sock has its layers, and returns when the mount answers.
-// After an error nothing is mounted.
-func (cmd *command) mountFor(sock int) error {
+// mountFor mounts on the checked target when the server at the other end of sock has its layers, and returns when the
+// mount answers. After an error nothing is mounted.
+func (cmd *command) mountFor(sock int, target string) error {
 	if err := expect(sock, msgLayers); err != nil {
 		return err
 	}
 	// Once it is mounted we must not go before we know whether it stays.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	m, err := transport.New(cmd.target, cmd.opts.Mount)
+	m, err := transport.NewOn(target, cmd.target, cmd.opts.Mount)
 	if err != nil {
 		return err
 	}
-	err = transport.SendFd(sock, m.Fd)
+	err = m.Send(sock)
 	_ = unix.Close(m.Fd) // the server has its own
 	if err == nil {
 		err = expect(sock, msgReady)
@@ -238,9 +238,6 @@ func foreground(cmd *command) error {
 	}
 	ns := mustLeave()
 	if ns == 0 || target == "" {
-		if target == "" {
-			target = cmd.target // a descriptor
-		}
 		return serve(cmd, localMounter{cmd, target}, false)
 	}
 	ours, theirs, err := socketpair()

@@ -18,6 +18,9 @@ import (
 
 // A mounter makes the mount for a server.
 type mounter interface {
+	// attend is called before the layers are opened, which may take long, and stop when they are.
+	attend() (stop func())
+
 	// mount is called when the layers are open.
 	mount() (*transport.Mount, error)
 
@@ -32,11 +35,12 @@ type mounter interface {
 // localMounter mounts by itself.
 type localMounter struct {
 	cmd    *command
-	target string // from anywhere
+	target string // checked
 }
 
+func (l localMounter) attend() (stop func()) { return func() {} }
 func (l localMounter) mount() (*transport.Mount, error) {
-	return transport.New(l.target, l.cmd.opts.Mount)
+	return transport.NewOn(l.target, l.cmd.target, l.cmd.opts.Mount)
 }
 func (l localMounter) ready() error                                { return nil }
 func (l localMounter) failed(error)                                {}
@@ -46,6 +50,27 @@ func (l localMounter) unmount(m *transport.Mount, lazy bool) error { return m.Un
 type remoteMounter struct {
 	cmd  *command
 	role role
+}
+
+// attend ends this process when the mounter ends: nobody would mount any more.
+func (r *remoteMounter) attend() (stop func()) {
+	const look = 500 // milliseconds
+	opened := make(chan struct{})
+	go func() {
+		for {
+			p := []unix.PollFd{{Fd: int32(r.role.sock)}}
+			_, _ = unix.Poll(p, look) // it only waits for the other end to be closed
+			select {
+			case <-opened:
+				return
+			default:
+			}
+			if p[0].Revents&unix.POLLHUP != 0 {
+				os.Exit(finish(os.Stderr, fmt.Errorf("mounter: %w", errGone)))
+			}
+		}
+	}()
+	return func() { close(opened) }
 }
 
 func (r *remoteMounter) mount() (*transport.Mount, error) {
@@ -62,7 +87,7 @@ func (r *remoteMounter) mount() (*transport.Mount, error) {
 	case fd < 0:
 		return nil, errors.New(string(buf[1:n]))
 	}
-	return transport.Received(r.role.target, fd, r.cmd.opts.Mount), nil
+	return transport.Received(r.role.target, fd, buf[:n], r.cmd.opts.Mount)
 }
 
 func (r *remoteMounter) ready() error {
@@ -108,18 +133,21 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	out := &output{w: os.Stderr}
 	logger := log.New(out, "laminafs: ", 0)
 
-	// Caught from here on, so that nothing is left mounted.
-	signals := make(chan os.Signal, 16)
 	signal.Ignore(unix.SIGPIPE) // a caller who has closed our stderr does not end the mount
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
 
 	union := cmd.opts.Union
 	union.Log = logger
 	info := cmd.liveInfo()
+	unattend := mt.attend()
 	fs, err := unionfs.New(union)
+	unattend()
 	if err != nil {
 		return err
 	}
+	// Caught from here on, so that nothing is left mounted. A signal before that ends us: the wait for the layers may
+	// be long.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
 	if err := unix.Chdir("/"); err != nil {
 		return errors.Join(fmt.Errorf("chdir /: %w", err), fs.Close())
 	}
@@ -127,6 +155,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	if err != nil {
 		return errors.Join(err, fs.Close())
 	}
+	fs.Mounted(m.Minor)
 	live := tellOf(info, m.Target, logger)
 	defer live.remove(logger)
 	s, err := m.Serve(fs, logger, cmd.opts.Debug)
@@ -146,20 +175,23 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 		}
 		return errors.Join(err, fs.Close())
 	}
-	if end := wait(s, live, signals, func(lazy bool) error { return mt.unmount(m, lazy) }, logger); !end {
+	if end := wait(s, fs, live, signals, func(lazy bool) error { return mt.unmount(m, lazy) }, logger); !end {
 		return nil // requests may be on their way: the kernel ends them when we are gone
 	}
 	return fs.Close()
 }
 
 // wait returns true when the mount has ended, and false when it could not be ended but is to be given up.
-func wait(s *transport.Server, live *liveDir, signals <-chan os.Signal, unmount func(lazy bool) error,
+func wait(s *transport.Server, fs *unionfs.FS, live *liveDir, signals <-chan os.Signal, unmount func(lazy bool) error,
 	logger *log.Logger) bool {
-	asked := false
+	asked, gone := false, s.Gone()
 	for {
 		select {
 		case <-s.Done():
 			return true
+		case <-gone:
+			gone = nil
+			fs.Unmounted()
 		case sig := <-signals:
 			if sig == unix.SIGUSR1 {
 				live.writeRequests(s, logger)
@@ -169,6 +201,9 @@ func wait(s *transport.Server, live *liveDir, signals <-chan os.Signal, unmount 
 				return false // the second time means it
 			}
 			asked = true
+			if s.Lost() {
+				continue // what is on the mount point now is not ours
+			}
 			err := unmount(false)
 			if err != nil {
 				err = unmount(true) // in use: it goes on for those who use it

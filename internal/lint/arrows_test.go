@@ -15,13 +15,14 @@ import (
 // besides.
 var arrows = map[string][]string{
 	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/livemount", "internal/mountopt", "internal/sys"},
-	"runtime":            {"whiteout", "internal/override", "internal/sys"}, // mounts by running laminafs
-	"unionfs":            {"copyup", "whiteout", "internal/override", "internal/sys", "internal/fault"},
+	"runtime":            {"whiteout", "internal/override", "internal/sys", "internal/fault"}, // mounts by running laminafs
+	"unionfs":            {"copyup", "whiteout", "internal/override", "internal/claim", "internal/sys", "internal/fault"},
 	"unionfs/transport":  {"internal/sys", "internal/sysmon"},
 	"copyup":             {"whiteout", "internal/override", "internal/sys", "internal/fault"},
 	"whiteout":           {"internal/sys"},
 	"internal/override":  {"internal/sys"},
-	"internal/livemount": {},
+	"internal/claim":     {"internal/sys"},
+	"internal/livemount": {"internal/sys"},
 	"internal/mountopt":  {"unionfs", "unionfs/transport", "whiteout"},
 	"internal/sys":       {},
 	"internal/sysmon":    {},

@@ -30,6 +30,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 const (
@@ -307,7 +309,7 @@ func read(base *os.Root, name string) (info Info, err error) {
 		return strings.TrimSuffix(string(b), "\n")
 	}
 	info.Options = text("options")
-	info.Mountpoint = Unescape(text("mountpoint"))
+	info.Mountpoint = sys.UnescapeOctal(text("mountpoint"))
 	pid := text("pid")
 	if err != nil {
 		return info, err
@@ -340,15 +342,15 @@ func read(base *os.Root, name string) (info Info, err error) {
 
 func parseBranch(s string) (Branch, error) {
 	if path, ok := strings.CutSuffix(s, "=rw"); ok {
-		return Branch{Path: Unescape(path), Writable: true}, nil
+		return Branch{Path: sys.UnescapeOctal(path), Writable: true}, nil
 	}
 	if path, ok := strings.CutSuffix(s, "=ro+wh"); ok {
-		return Branch{Path: Unescape(path)}, nil
+		return Branch{Path: sys.UnescapeOctal(path)}, nil
 	}
 	return Branch{}, fmt.Errorf("branch %q: neither =rw nor =ro+wh", s)
 }
 
-// Escape writes the bytes of a path that would end a line or a word as \ooo.
+// Escape writes the bytes of a path that would end a line or a word as \ooo. sys.UnescapeOctal undoes it.
 func Escape(path string) string {
 	var b strings.Builder
 	for i := 0; i < len(path); i++ {
@@ -357,22 +359,6 @@ func Escape(path string) string {
 		} else {
 			b.WriteByte(c)
 		}
-	}
-	return b.String()
-}
-
-// Unescape undoes Escape. What is not an escape stands for itself.
-func Unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+4 <= len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
 	}
 	return b.String()
 }

@@ -140,10 +140,10 @@ func ReceiveFd(sock int, buf []byte) (n, fd int, err error) {
 	return n, fds[0], nil
 }
 
-// SendFd sends fd through the UNIX socket sock, with one byte that is 0.
-func SendFd(sock, fd int) error {
+// SendFd sends fd through the UNIX socket sock, with msg, which is not empty.
+func SendFd(sock, fd int, msg []byte) error {
 	for {
-		if err := unix.Sendmsg(sock, []byte{0}, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL); err != unix.EINTR {
+		if err := unix.Sendmsg(sock, msg, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL); err != unix.EINTR {
 			return err
 		}
 	}

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 const (
@@ -77,6 +79,9 @@ type Mount struct {
 	// has passed the descriptor only.
 	Target string
 
+	// Minor is the minor number of its device, whose major is 0. It is 0 where Target is empty.
+	Minor uint32
+
 	// Fd is the /dev/fuse descriptor. Serve takes it over.
 	Fd int
 
@@ -88,15 +93,17 @@ type Mount struct {
 //
 // Until Serve answers, whoever touches the mount waits.
 func New(target string, o Options) (*Mount, error) {
-	if fd, ok := passedFd(target); ok {
-		if err := checkFd(fd); err != nil {
-			return nil, err
-		}
-		return &Mount{Fd: fd, opts: o}, nil
-	}
 	path, err := CheckTarget(target)
 	if err != nil {
 		return nil, err
+	}
+	return NewOn(path, target, o)
+}
+
+// NewOn is New for a target that CheckTarget has found to be path, perhaps in another process.
+func NewOn(path, target string, o Options) (*Mount, error) {
+	if fd, ok := passedFd(target); ok {
+		return &Mount{Fd: fd, opts: o}, nil
 	}
 	fd, err := mountDirect(path, &o)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
@@ -108,38 +115,23 @@ func New(target string, o Options) (*Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mountpoint %s: %w", target, err)
 	}
-	return &Mount{Target: path, Fd: fd, opts: o}, nil
+	m := &Mount{Target: path, Fd: fd, opts: o}
+	if on, ours, err := mountedOn(path); err == nil && ours {
+		m.Minor = on.Minor
+	}
+	return m, nil
 }
 
-// Received is a mount that another process has made at target and whose descriptor it has sent.
-func Received(target string, fd int, o Options) *Mount {
-	return &Mount{Target: target, Fd: fd, opts: o}
-}
+// Send passes the mount to another process through the UNIX socket sock, where Received takes it.
+func (m *Mount) Send(sock int) error { return SendFd(sock, m.Fd, fmt.Appendf(nil, "%d", m.Minor)) }
 
-// CheckTarget sees that target can be mounted on and returns it as the kernel will show it. A passed descriptor
-// has an empty path.
-func CheckTarget(target string) (string, error) {
-	if fd, ok := passedFd(target); ok {
-		return "", checkFd(fd)
-	}
-	path, err := filepath.Abs(target)
-	if err == nil {
-		path, err = filepath.EvalSymlinks(path)
-	}
-	if err == nil {
-		var st os.FileInfo
-		if st, err = os.Stat(path); err == nil && !st.IsDir() {
-			err = unix.ENOTDIR
-		}
-	}
+// Received is the mount at target that another process has sent, as the descriptor and the bytes of its message.
+func Received(target string, fd int, msg []byte, o Options) (*Mount, error) {
+	minor, err := strconv.ParseUint(string(msg), 10, 32)
 	if err != nil {
-		var pe *os.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err
-		}
-		return "", fmt.Errorf("mountpoint %s: %w", target, err)
+		return nil, err
 	}
-	return path, nil
+	return &Mount{Target: target, Minor: uint32(minor), Fd: fd, opts: o}, nil
 }
 
 // passedFd is the descriptor that a target "/dev/fd/N" stands for.
@@ -261,7 +253,7 @@ func Unmount(target string, lazy bool) error {
 	if target == "" {
 		return errors.New("unmount: whoever mounted has not said where")
 	}
-	if ok, err := mountedOn(target); err != nil {
+	if _, ok, err := mountedOn(target); err != nil {
 		return fmt.Errorf("unmount %s: %w", target, err)
 	} else if !ok {
 		return fmt.Errorf("unmount %s: not ours: %w", target, unix.EINVAL)
@@ -280,43 +272,17 @@ func Unmount(target string, lazy bool) error {
 	return nil
 }
 
-// mountedOn tells whether what is on top of target is a mount of ours. mountinfo lists mounts in the order in which
-// they were made, so that the last line with the path is the one a path walk reaches. The calling thread may be in a
-// namespace of its own.
-func mountedOn(target string) (bool, error) {
-	b, err := os.ReadFile("/proc/thread-self/mountinfo")
+// mountedOn returns the last mount on target, and whether it is of ours. The calling thread may be in a namespace of
+// its own.
+func mountedOn(target string) (m sys.MountPoint, ours bool, err error) {
+	list, err := sys.Mounts()
 	if err != nil {
-		return false, err
+		return m, false, err
 	}
-	ours := false
-	for line := range strings.Lines(string(b)) {
-		// 36 35 98:0 /root /mount/point options [tag...] - type source super-options: proc_pid_mountinfo(5)
-		left, right, _ := strings.Cut(line, " - ")
-		f := strings.Fields(left)
-		if len(f) < 5 || UnescapeOctal(f[4]) != target {
-			continue
+	for _, m = range slices.Backward(list) {
+		if m.Path == target {
+			return m, m.FSType == "fuse."+Subtype, nil
 		}
-		fstype, _, _ := strings.Cut(right, " ")
-		ours = fstype == "fuse."+Subtype
 	}
-	return ours, nil
-}
-
-// UnescapeOctal undoes the \ooo of space, tab, newline and backslash in /proc/self/mountinfo.
-func UnescapeOctal(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+4 <= len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return m, false, nil
 }

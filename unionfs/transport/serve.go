@@ -6,6 +6,7 @@ import (
 	"log"
 	goruntime "runtime"
 	"strings"
+	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -20,6 +21,9 @@ const maxBackground = 64
 // Server answers the requests of one mount.
 type Server struct {
 	requests requests
+	conn     connection
+	goneOnce sync.Once
+	gone     chan struct{} // closed by goneOnce
 	done     chan struct{}
 }
 
@@ -28,7 +32,7 @@ type Server struct {
 //
 // Errors: the kernel's FUSE is too old, or the mount is gone already; the descriptor is closed.
 func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool) (*Server, error) {
-	s := &Server{done: make(chan struct{})}
+	s := &Server{gone: make(chan struct{}), done: make(chan struct{})}
 	s.requests.RawFileSystem = fs
 	if m.opts.AllowRoot {
 		s.requests.guard = &guard{owner: uint32(unix.Geteuid())}
@@ -54,18 +58,35 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool) (*S
 	if m.opts.Writeback {
 		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 	}
+	if err := s.conn.open(m.Fd); err != nil {
+		_ = unix.Close(m.Fd) // nothing was read from it
+		return nil, fmt.Errorf("fuse: %w", err)
+	}
 	srv, err := fuse.NewServer(&s.requests, fmt.Sprintf("/dev/fd/%d", m.Fd), opts)
 	if err != nil {
+		s.conn.close()
 		return nil, fmt.Errorf("fuse: %w", err)
 	}
 	s.requests.n[opInit].Add(1)
-	sysmon.Watch(s.done, s.requests.total)
+	sysmon.Watch(s.done, func() uint64 {
+		if s.Lost() {
+			s.goneOnce.Do(func() { close(s.gone) })
+		}
+		return s.requests.total()
+	})
 	go func() {
 		defer close(s.done)
+		defer s.conn.close()
 		srv.Serve()
 	}()
 	return s, nil
 }
+
+// Gone is closed within a second of the end of the mount. Requests may still be at work.
+func (s *Server) Gone() <-chan struct{} { return s.gone }
+
+// Lost tells whether the mount is gone now.
+func (s *Server) Lost() bool { return s.conn.lost() }
 
 // Done is closed when the mount is gone and the last request has been answered: nothing calls the filesystem after.
 func (s *Server) Done() <-chan struct{} { return s.done }

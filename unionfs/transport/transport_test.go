@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // limit is how long a test waits for what happens at once.
@@ -69,7 +71,7 @@ func mount(t *testing.T, o Options) *mounted {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if ours, _ := mountedOn(x.dir); ours {
+		if _, ours, _ := mountedOn(x.dir); ours {
 			if err := x.m.Unmount(true); err != nil {
 				t.Error(err)
 			}
@@ -135,7 +137,7 @@ func mountinfo(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 4 && UnescapeOctal(f[4]) == dir {
+		if f := strings.Fields(line); len(f) > 4 && sys.UnescapeOctal(f[4]) == dir {
 			return line
 		}
 	}
@@ -436,15 +438,5 @@ func TestAllowRoot(t *testing.T) {
 	}
 	if _, err := x.read(); err != nil {
 		t.Errorf("root does not get in any more: %v", err)
-	}
-}
-
-func TestUnescapeOctal(t *testing.T) {
-	for in, want := range map[string]string{
-		"/a": "/a", `/a\040b`: "/a b", `\134\011\012`: "\\\t\n", `\`: `\`, `\04`: `\04`, `\999`: `\999`,
-	} {
-		if got := UnescapeOctal(in); got != want {
-			t.Errorf("UnescapeOctal %q: %q, want %q", in, got, want)
-		}
 	}
 }

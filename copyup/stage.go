@@ -30,9 +30,10 @@ type Stager struct {
 // NewStager returns a Stager for the directory. Clean it before the first use.
 func NewStager(o Options) *Stager { return &Stager{o: o} }
 
-// Temp returns a name in the staging directory that nothing has, nor will have, in this mount.
+// Temp returns a name in the staging directory that nothing has, nor will have, in this mount. It looks like those of
+// kernel overlayfs: fs/overlayfs/dir.c, ovl_tempname.
 func (s *Stager) Temp() sys.At {
-	return sys.At{Dirfd: s.o.Work, Name: strconv.FormatUint(s.last.Add(1), 36)}
+	return sys.At{Dirfd: s.o.Work, Name: "#" + strconv.FormatUint(s.last.Add(1), 16)}
 }
 
 // Clean empties the staging directory of what an earlier mount left there, and takes ACLs from it that everything

@@ -2,6 +2,7 @@ package unionfs
 
 import (
 	"fmt"
+	"regexp"
 
 	"github.com/laminafs/lamina/internal/claim"
 	"github.com/laminafs/lamina/internal/sys"
@@ -10,7 +11,7 @@ import (
 
 // workdir is the directory the union keeps for itself beside the upper:
 //
-//	work/    staging: what is not in the upper yet, or not any more; emptied at mount
+//	work/    staging: what is not in the upper yet, or not any more; emptied at mount of what mounts leave there
 //	index/   lower files with several names that were copied up (hardlink.go), origins that fit nowhere else
 //	lock     held while mounted, as the directory itself and the upper are (package claim)
 type workdir struct {
@@ -50,6 +51,9 @@ func openWork(path string, upper *layer) (w workdir, err error) {
 		return fail(err)
 	}
 	if w.staging, err = subdir(w.fd, "work"); err != nil {
+		return fail(err)
+	}
+	if err := checkStaging(w.staging); err != nil {
 		return fail(err)
 	}
 	if w.index, err = subdir(w.fd, "index"); err != nil {
@@ -113,6 +117,24 @@ func checkWorkEntries(fd int) error {
 		return fmt.Errorf("not empty: %q is not ours", foreign)
 	}
 	return nil
+}
+
+// staged are the names in work/ that a mount may leave there when it is killed: of ours copyup.Stager.Temp, orphanName
+// and probeFiles; of fuse-overlayfs numbers; of kernel overlayfs its own, and the mark that it had a volatile mount.
+var staged = regexp.MustCompile(`^(#[0-9a-f]+|orphan-[0-9]+|\.wh\.probe|[0-9]+|incompat)$`)
+
+// checkStaging is checkWorkEntries for work/, which is emptied next.
+func checkStaging(fd int) error {
+	var foreign string
+	err := sys.ReadDir(fd, func(e sys.Dirent) {
+		if !staged.MatchString(e.Name) {
+			foreign = e.Name
+		}
+	})
+	if err == nil && foreign != "" {
+		err = fmt.Errorf("not empty: %q is not ours", "work/"+foreign)
+	}
+	return err
 }
 
 func subdir(fd int, name string) (int, error) {

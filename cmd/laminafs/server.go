@@ -155,7 +155,9 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	if err != nil {
 		return errors.Join(err, fs.Close())
 	}
-	fs.Mounted(m.Minor)
+	if m.Minor != 0 {
+		fs.Mounted(m.Minor)
+	}
 	live := tellOf(info, m.Target, logger)
 	defer live.remove(logger)
 	s, err := m.Serve(fs, logger, cmd.opts.Debug)

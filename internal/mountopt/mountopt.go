@@ -401,8 +401,11 @@ func noXattr(o *Options, v string, has bool) error {
 // label is an option for the kernel's security module; of one given twice the last counts.
 func label(name string) option {
 	return func(o *Options, v string, _ bool) error {
-		if v == "" {
+		switch {
+		case v == "":
 			return reason("empty")
+		case v[0] == '"':
+			return reason("the quote is not closed")
 		}
 		o.Mount.Contexts = slices.DeleteFunc(o.Mount.Contexts, func(c string) bool {
 			return strings.HasPrefix(c, name+"=")

@@ -235,6 +235,8 @@ func TestErrors(t *testing.T) {
 		{"remount,ro", "remount: not by us: use mount -i -o remount"},
 		{"fsname=", "fsname: empty"},
 		{"context=", "context: empty"},
+		{`context="a,b`, `context="a: the quote is not closed`},
+		{`rootcontext="`, `rootcontext=": the quote is not closed`},
 		{"upperdir=/u\x00/x", `upperdir="/u\x00/x": holds a NUL`},
 		{"allow_root,allow_other", "allow_root: contradicts allow_other"},
 	}

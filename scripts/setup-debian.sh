@@ -15,7 +15,7 @@ packages=(
 	e2fsprogs xfsprogs btrfs-progs
 	fuse-overlayfs
 	git sqlite3 rsync tar python3 python3-venv mmdebstrap
-	podman buildah runc busybox-static
+	podman buildah runc busybox-static skopeo umoci
 )
 
 # The oldest Go that fetches by itself the version which go.mod names.

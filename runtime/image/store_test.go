@@ -269,3 +269,10 @@ func TestLayout(t *testing.T) {
 		t.Errorf("through lower %q: %q, %v", lower, text, err)
 	}
 }
+
+func writeFile(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -118,7 +118,7 @@ func (u *union) stat(layer int, at sys.At) (unix.Stat_t, error) {
 func (u *union) openPart(layer int, at sys.At, base []string, name string) (part, error) {
 	p := part{layer: layer}
 	var err error
-	if p.fd, err = sys.Open(at, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+	if p.fd, err = sys.OpenNoAtime(at, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
 		return p, err
 	}
 	names, err := sys.XattrNames(sys.Fd(p.fd))

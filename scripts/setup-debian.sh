@@ -14,6 +14,7 @@ packages=(
 	fuse3 uidmap util-linux mount procps libcap2-bin acl attr strace
 	e2fsprogs xfsprogs btrfs-progs
 	fuse-overlayfs
+	slirp4netns passt
 	git sqlite3 rsync tar python3 python3-venv mmdebstrap
 	podman buildah runc busybox-static skopeo umoci
 )
@@ -52,6 +53,11 @@ fuse_device_is_open() {
 	[ -c /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" = 666 ]
 }
 
+# udev opens it to everybody; small virtual machines have none.
+tun_device_is_open() {
+	[ ! -c /dev/net/tun ] || [ "$(stat -c %a /dev/net/tun)" = 666 ]
+}
+
 has_range() { # FILE
 	grep -qs "^$test_user:" "$1"
 }
@@ -61,13 +67,14 @@ test_user_is_ready() {
 }
 
 everything_is_there() {
-	[ ${#missing[@]} = 0 ] && go_is_new_enough && fuse_device_is_open && test_user_is_ready
+	[ ${#missing[@]} = 0 ] && go_is_new_enough && fuse_device_is_open && tun_device_is_open && test_user_is_ready
 }
 
 report() {
 	[ ${#missing[@]} = 0 ] || say "missing packages: ${missing[*]}"
 	go_is_new_enough || say "missing: Go $oldest_go or newer"
 	fuse_device_is_open || say "missing: /dev/fuse with mode 0666"
+	tun_device_is_open || say "missing: /dev/net/tun with mode 0666"
 	test_user_is_ready || say "missing: user $test_user with ranges in /etc/subuid and /etc/subgid"
 }
 
@@ -169,6 +176,7 @@ fi
 [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 go_is_new_enough || install_go
 fuse_device_is_open || open_fuse_device
+tun_device_is_open || chmod 0666 /dev/net/tun
 test_user_is_ready || make_test_user
 
 missing=()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -72,7 +73,7 @@ func decompress(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
 	case gzipped:
 		z, err := gzip.NewReader(b)
 		if err != nil {
-			return nil, fmt.Errorf("gzip: %w", unexpected(err))
+			return nil, unexpected(err)
 		}
 		return &named{z, z, "gzip"}, nil
 	case zstandard:
@@ -114,7 +115,7 @@ type named struct {
 
 func (n *named) Read(p []byte) (int, error) {
 	k, err := n.Reader.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF && !strings.HasPrefix(err.Error(), n.name) {
 		err = fmt.Errorf("%s: %w", n.name, err)
 	}
 	return k, err

@@ -171,11 +171,11 @@ func (a *tarArchive) index(ctx context.Context) error {
 		}
 		switch h.Typeflag {
 		case tar.TypeReg:
-			if at+h.Size > st.Size() {
-				return fmt.Errorf("the archive is cut short: %q ends after it", h.Name)
-			}
 			if h.PAXRecords["GNU.sparse.realsize"] != "" || h.PAXRecords["GNU.sparse.size"] != "" {
 				return fmt.Errorf("the archive stores %q as a sparse file", h.Name)
+			}
+			if at+h.Size > st.Size() {
+				return fmt.Errorf("the archive is cut short: %q ends after it", h.Name)
 			}
 			a.files[name] = tarFile{offset: at, size: h.Size}
 		case tar.TypeLink:

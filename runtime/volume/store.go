@@ -1,0 +1,406 @@
+// Package volume keeps named volumes: directories that containers share and that outlive them.
+//
+//	<root>/volumes/<name>/_data       what is mounted in the container
+//	<root>/volumes/<name>/opts.json   labels, when it was made, whether it was filled
+//	<root>/volumes/.lock              flock: shared to look a name up, exclusive to make or take one away
+//	<root>/volumes/.new-*, .old-*     a volume that is being made or removed
+//
+// A volume is made beside its name and renamed to it, and renamed away before it is removed, so that after a kill -9 it is
+// there or not. What such an end leaves bears a name that no volume can have, and goes with the next change.
+//
+// Whether a volume is in use is known to those who keep containers: they give a function. A container that is being made
+// has to be seen by it before Create is called for its volumes; then nobody removes them in between.
+package volume
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/volume"
+	"golang.org/x/sys/unix"
+)
+
+// AnonymousLabel marks a volume that nobody named, as Docker does.
+const AnonymousLabel = "com.docker.volume.anonymous"
+
+var (
+	// ErrNotFound is returned for a name that no volume has; it answers errors.Is for fs.ErrNotExist.
+	ErrNotFound = fmt.Errorf("no such volume: %w", fs.ErrNotExist)
+	// ErrInUse is returned by Remove for a volume that a container has.
+	ErrInUse = errors.New("volume is in use")
+)
+
+// Users names the containers that have a volume. It is called with the store locked.
+type Users func(name string) ([]string, error)
+
+// Store is the volumes below one root.
+type Store struct {
+	dir string
+}
+
+// Volume is one volume as it was when it was looked up.
+type Volume struct {
+	Name      string
+	CreatedAt time.Time
+	Labels    map[string]string
+	Anonymous bool
+
+	dir string
+}
+
+// options is opts.json.
+type options struct {
+	CreatedAt time.Time
+	Labels    map[string]string `json:",omitempty"`
+	Anonymous bool              `json:",omitempty"`
+	Filled    bool              `json:",omitempty"` // what the image has at its place was copied, or there was nothing to copy
+}
+
+const (
+	dataDir  = "_data"
+	optsFile = "opts.json"
+	lockFile = ".lock"
+	newStem  = ".new-"
+	oldStem  = ".old-"
+)
+
+// Open makes the directory, if it is not there yet, and takes nothing.
+func Open(root string) (*Store, error) {
+	s := &Store{dir: filepath.Join(root, "volumes")}
+	// As Docker's: others may pass through, to what a volume's own modes let them see, and not list.
+	if err := os.MkdirAll(s.dir, 0o711); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// names are what Docker lets a volume be called.
+var names = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+
+// CheckName tells what is wrong with a name.
+func CheckName(name string) error {
+	if len(name) == 1 {
+		return errors.New("volume name is too short, names should be at least two alphanumeric characters")
+	}
+	if !names.MatchString(name) {
+		return fmt.Errorf("%q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", name)
+	}
+	if len(name) > 255 {
+		return fmt.Errorf("volume name is too long: %d characters, 255 are allowed", len(name))
+	}
+	return nil
+}
+
+// lock takes the store's lock; the closing of the file releases it, and so does the end of the process.
+func (s *Store) lock(how int) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, how); err != nil {
+		_ = f.Close() // nothing was written
+		return nil, err
+	}
+	return f, nil
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
+			if err != nil {
+				return fmt.Errorf("lock %s: %w", f.Name(), err)
+			}
+			return nil
+		}
+	}
+}
+
+// sweep removes what killed processes left. Preconditions: the lock is held exclusively, so that nobody is at it.
+func (s *Store) sweep() {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), newStem) || strings.HasPrefix(e.Name(), oldStem) {
+			_ = os.RemoveAll(filepath.Join(s.dir, e.Name())) // the next change tries again
+		}
+	}
+}
+
+func random(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// Create makes a volume, or returns the one of that name, whose labels stay as they are. Without a name it is anonymous
+// and gets one of 64 digits.
+//
+// Errors: a name that none can have; options, which the local driver here has none of.
+func (s *Store) Create(name string, labels, opts map[string]string) (*Volume, error) {
+	if len(opts) > 0 {
+		return nil, fmt.Errorf("volume option %q: the local driver has no options", slices.Min(slices.Collect(maps.Keys(opts))))
+	}
+	o := options{CreatedAt: time.Now().UTC().Truncate(time.Second), Labels: maps.Clone(labels)}
+	if name == "" {
+		name, o.Anonymous = random(32), true
+		if o.Labels == nil {
+			o.Labels = map[string]string{}
+		}
+		o.Labels[AnonymousLabel] = ""
+	}
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	l, err := s.lock(unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	if v, err := s.read(name); !errors.Is(err, fs.ErrNotExist) {
+		return v, err
+	}
+	s.sweep()
+	staged := filepath.Join(s.dir, newStem+random(8))
+	if err := stage(staged, o); err != nil {
+		_ = os.RemoveAll(staged) // the error at hand is the one to tell
+		return nil, fmt.Errorf("create volume %s: %w", name, err)
+	}
+	if err := os.Rename(staged, filepath.Join(s.dir, name)); err != nil {
+		_ = os.RemoveAll(staged) // likewise
+		return nil, fmt.Errorf("create volume %s: %w", name, err)
+	}
+	return s.read(name)
+}
+
+// stage makes what a volume consists of.
+func stage(dir string, o options) error {
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		return err
+	}
+	data := filepath.Join(dir, dataDir)
+	if err := os.Mkdir(data, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(data, 0o755); err != nil { // whatever the umask is: the container's users are not this one
+		return err
+	}
+	return writeOptions(dir, o)
+}
+
+// writeOptions replaces opts.json. Preconditions: nobody else does, by a lock on the volume or because nobody knows of it.
+func writeOptions(dir string, o options) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	staged := filepath.Join(dir, optsFile+".new")
+	f, err := os.OpenFile(staged, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(staged, filepath.Join(dir, optsFile))
+}
+
+// read looks a volume up. Errors: ErrNotFound.
+func (s *Store) read(name string) (*Volume, error) {
+	v := &Volume{Name: name, dir: filepath.Join(s.dir, name)}
+	o, err := v.options()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", name, err)
+	}
+	v.CreatedAt, v.Labels, v.Anonymous = o.CreatedAt, o.Labels, o.Anonymous
+	return v, nil
+}
+
+func (v *Volume) options() (o options, err error) {
+	b, err := os.ReadFile(filepath.Join(v.dir, optsFile))
+	if err == nil {
+		err = json.Unmarshal(b, &o)
+	}
+	return o, err
+}
+
+// Get looks a volume up. Errors: ErrNotFound.
+func (s *Store) Get(name string) (*Volume, error) {
+	if err := CheckName(name); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, ErrNotFound)
+	}
+	l, err := s.lock(unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	return s.read(name)
+}
+
+// List returns all volumes, by name.
+func (s *Store) List() ([]*Volume, error) {
+	l, err := s.lock(unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	return s.list()
+}
+
+func (s *Store) list() ([]*Volume, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var vs []*Volume
+	for _, e := range entries {
+		if CheckName(e.Name()) != nil {
+			continue
+		}
+		v, err := s.read(e.Name())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a directory that somebody put here
+		}
+		if err != nil {
+			return nil, err
+		}
+		vs = append(vs, v)
+	}
+	return vs, nil
+}
+
+// Remove removes a volume that nobody uses, with all that is in it.
+//
+// Errors: ErrNotFound, ErrInUse (it names the containers).
+func (s *Store) Remove(name string, users Users) error {
+	l, err := s.lock(unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if CheckName(name) != nil {
+		return fmt.Errorf("%s: %w", name, ErrNotFound)
+	}
+	if _, err := s.read(name); err != nil {
+		return err
+	}
+	who, err := users(name)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	if len(who) > 0 {
+		return fmt.Errorf("remove %s: %w - [%s]", name, ErrInUse, strings.Join(who, ", "))
+	}
+	return s.remove(name, l)
+}
+
+// remove renames the volume away and lets go of the lock before the long part.
+func (s *Store) remove(name string, l *os.File) error {
+	old := filepath.Join(s.dir, oldStem+random(8))
+	if err := os.Rename(filepath.Join(s.dir, name), old); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	if err := flock(l, unix.LOCK_UN); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(old); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// Prune removes the volumes that nobody uses and that keep, when it is not nil, does not want: the anonymous ones, or with
+// all every one. It returns their names, and how many bytes of disk they had.
+func (s *Store) Prune(all bool, users Users, keep func(*Volume) bool) (removed []string, bytes int64, err error) {
+	vs, err := s.List()
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, v := range vs {
+		if !all && !v.Anonymous || keep != nil && keep(v) {
+			continue
+		}
+		who, err := users(v.Name)
+		if err != nil {
+			return removed, bytes, fmt.Errorf("prune %s: %w", v.Name, err)
+		}
+		if len(who) > 0 {
+			continue
+		}
+		size, err := v.Size()
+		if err != nil {
+			return removed, bytes, err
+		}
+		// Asked again with the lock held: a container may have come meanwhile.
+		if err := s.Remove(v.Name, users); errors.Is(err, ErrInUse) || errors.Is(err, ErrNotFound) {
+			continue
+		} else if err != nil {
+			return removed, bytes, err
+		}
+		removed = append(removed, v.Name)
+		bytes += size
+	}
+	return removed, bytes, nil
+}
+
+// Mountpoint is the directory that a container gets.
+func (v *Volume) Mountpoint() string { return filepath.Join(v.dir, dataDir) }
+
+// Size is how many bytes of disk the volume takes; a file with several names counts once.
+func (v *Volume) Size() (int64, error) {
+	type inode struct{ dev, ino uint64 }
+	seen := map[inode]bool{}
+	var size int64
+	err := filepath.WalkDir(v.Mountpoint(), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return nil // likewise
+		}
+		if key := (inode{st.Dev, st.Ino}); st.Nlink == 1 || d.IsDir() || !seen[key] {
+			seen[key] = true
+			size += st.Blocks * 512
+		}
+		return nil
+	})
+	return size, err
+}
+
+// API is the volume as `docker volume inspect` has it.
+func (v *Volume) API() volume.Volume {
+	labels := v.Labels
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	return volume.Volume{
+		Name: v.Name, Driver: "local", Scope: "local", Mountpoint: v.Mountpoint(), Labels: labels,
+		CreatedAt: v.CreatedAt.Format(time.RFC3339), Options: map[string]string{},
+	}
+}

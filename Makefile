@@ -38,6 +38,7 @@ demo: setup build ## A merge, a copy-up and a whiteout on a real mount, as an or
 .PHONY: test
 test: setup lint ## Everything that fits in 15 minutes
 	$(TEST) -tags faults ./internal/fault ./copyup
+	$(TEST) -tags faults -run TestCrash ./runtime/image
 	$(TEST) -p 1 -timeout 20m ./...
 
 .PHONY: test-unit
@@ -55,7 +56,7 @@ test-root: setup build ## The same as root: nothing may be skipped for want of p
 
 .PHONY: test-long
 test-long: setup lint ## Everything, with the long runs: hours
-	$(TEST) -race -tags faults ./internal/fault ./copyup
+	$(TEST) -race -tags faults ./internal/fault ./copyup ./runtime/image
 	LAMINA_LONG=1 LAMINA_RACE=1 $(TEST) -race -p 1 -timeout 6h ./...
 
 .PHONY: fuzz

@@ -64,6 +64,9 @@ func (b *blobReader) Read(p []byte) (int, error) {
 		}
 		if err != nil {
 			b.Close()
+			if errors.Is(err, context.Canceled) && b.ctx.Err() == nil {
+				err = fmt.Errorf("nothing came for %v, after %d of %d bytes", stall, b.off, b.d.Size)
+			}
 			if err == io.EOF && b.off < b.d.Size {
 				err = fmt.Errorf("it ends after %d of %d bytes: %w", b.off, b.d.Size, io.ErrUnexpectedEOF)
 			}

@@ -22,3 +22,13 @@ func Ioctl(fd int, req uint, arg []byte) error {
 		return nil
 	})
 }
+
+// OpenPeer opens the other side of a terminal whose master is at hand, whatever is at /dev/pts/N (ioctl_tty(2),
+// TIOCGPTPEER).
+func OpenPeer(master, flags int) (int, error) {
+	fd, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, uintptr(flags|unix.O_CLOEXEC))
+	if e != 0 {
+		return -1, e
+	}
+	return int(fd), nil
+}

@@ -44,7 +44,7 @@ func Start(cmd *exec.Cmd, uids, gids []specs.LinuxIDMapping, flags uintptr) erro
 	}
 	var mapErr error
 	pid, pidfd, err := s.Start(func(pid int) error {
-		mapErr = writeMaps(pid, uids, gids)
+		mapErr = WriteMaps(pid, uids, gids)
 		return mapErr
 	})
 	switch {
@@ -98,9 +98,9 @@ func stdio(cmd *exec.Cmd) (fds []int, undo func(), err error) {
 	return fds, undo, nil
 }
 
-// writeMaps maps the ids of the process's namespace: by hand where we may, which is as root of the outer namespace
+// WriteMaps maps the ids of the process's namespace: by hand where we may, which is as root of the outer namespace
 // and for the caller's own id, and otherwise through newuidmap(1) and newgidmap(1), side by side.
-func writeMaps(pid int, uids, gids []specs.LinuxIDMapping) error {
+func WriteMaps(pid int, uids, gids []specs.LinuxIDMapping) error {
 	if os.Geteuid() == 0 {
 		if err := writeMap(pid, "uid_map", uids); err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 // besides.
 var arrows = map[string][]string{
 	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/livemount", "internal/mountopt", "internal/sys"},
-	"runtime":            {"whiteout", "internal/override", "internal/sys", "internal/fault"}, // mounts by running laminafs
+	"runtime":            {"whiteout", "internal/override", "internal/sys", "internal/fault", "internal/sysmon"}, // mounts by running laminafs
 	"unionfs":            {"copyup", "whiteout", "internal/override", "internal/claim", "internal/sys", "internal/fault"},
 	"unionfs/transport":  {"internal/sys", "internal/sysmon"},
 	"copyup":             {"whiteout", "internal/override", "internal/sys", "internal/fault"},

@@ -36,7 +36,7 @@ type record struct {
 	// Mounts are its volumes, binds and tmpfs from all flags and the image, by destination.
 	Mounts []mountRecord `json:",omitempty"`
 
-	// RemoveVolumes is for removing.json: anonymous volumes go with the container.
+	// RemoveVolumes says in removing.json that anonymous volumes go with the container.
 	RemoveVolumes bool `json:",omitempty"`
 }
 

@@ -1,28 +1,35 @@
 package container
 
 import (
-	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
-	api "github.com/moby/moby/api/types/container"
+	"github.com/laminafs/lamina/runtime/image"
+	"github.com/laminafs/lamina/runtime/volume"
 )
 
 // Options are those of a Store. The zero value is the default.
 type Options struct {
 	// RunDir is where the monitors' sockets are. Default: $XDG_RUNTIME_DIR/lamina for an ordinary user, /run/lamina for
-	// root, <root>/run where neither can be made. A path over 80 bytes does not fit a socket's address and is an error.
+	// root, <root>/run where neither can be made.
 	RunDir string
 
 	// Laminafs is the program that mounts the layers. Default: the one beside our own executable, then that in $PATH.
 	Laminafs string
 
-	// Executable is what monitors are started from, with MonitorArg0 as os.Args[0]. Default: /proc/self/exe.
+	// Executable is what monitors are started from, with MonitorArg0 as os.Args[0]. Default: our own.
 	Executable string
 }
 
 // Store is the containers of one root. Any number of processes may have it open at once.
 type Store struct {
-	root string
-	o    Options
+	root    string
+	o       Options
+	images  *image.Store
+	volumes *volume.Store
 }
 
 // Open opens the containers under root, "/var/lib/lamina" for example, and cleans up what died monitors and killed
@@ -31,50 +38,198 @@ type Store struct {
 // Preconditions: euid 0, of the machine or of a user namespace of ours (idmap.Reexec). An ordinary user's command has
 // called ReapOutside before.
 func Open(root string, o Options) (*Store, error) {
-	return &Store{root: root, o: o}, nil
+	s, err := openStore(root, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.reap(); err != nil {
+		return nil, fmt.Errorf("clean up %s: %w", s.dir(), err)
+	}
+	return s, nil
 }
 
-// ReapOutside kills what died monitors under root have left running. It is called by an ordinary user's command while
-// that is still in the first user namespace: only there it has power over all processes of the user's containers.
-// Root's commands need not call it. A root that does not exist is no error.
-func ReapOutside(root string) error { return nil }
+// openStore opens the store and leaves alone what is there: a monitor's own view.
+func openStore(root string, o Options) (*Store, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	if o.Executable == "" {
+		o.Executable = executable()
+	}
+	s := &Store{root: root, o: o}
+	if err := os.MkdirAll(s.dir(), 0o710); err != nil {
+		return nil, err
+	}
+	if s.o.RunDir == "" {
+		s.o.RunDir = runDir(root)
+	}
+	if err := os.MkdirAll(s.o.RunDir, 0o700); err != nil {
+		return nil, err
+	}
+	if s.images, err = image.Open(root); err != nil {
+		return nil, err
+	}
+	s.images.Containers = s.imageContainers
+	if s.volumes, err = volume.Open(root); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// runDir finds the place for sockets. Root of a user namespace is an ordinary user.
+func runDir(root string) string {
+	var tries []string
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && ordinary() {
+		tries = append(tries, filepath.Join(dir, "lamina"))
+	}
+	if !ordinary() {
+		tries = append(tries, "/run/lamina")
+	}
+	for _, dir := range tries {
+		if os.MkdirAll(dir, 0o700) == nil {
+			return dir
+		}
+	}
+	return filepath.Join(root, "run")
+}
+
+// dir is where the containers are.
+func (s *Store) dir() string { return filepath.Join(s.root, "containers") }
+
+// lockNames takes the lock under which names are given away.
+func (s *Store) lockNames() (*os.File, error) {
+	return lockPath(filepath.Join(s.root, "containers.lock"), true)
+}
+
+// ids returns the IDs of all directories, of containers and of what is left of some, sorted.
+func (s *Store) ids() ([]string, error) {
+	entries, err := os.ReadDir(s.dir())
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && validID(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+func validID(id string) bool {
+	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == ""
+}
+
+// load reads one container. Errors: fs.ErrNotExist for a directory that is none yet, or not any more.
+func (s *Store) load(id string) (*Container, error) {
+	r := &record{}
+	if err := readJSON(filepath.Join(s.dir(), id), configFile, r); err != nil {
+		return nil, err
+	}
+	if r.Version != recordVersion || r.Config == nil || r.HostConfig == nil || r.ID != id {
+		return nil, fmt.Errorf("%s: version %d, want %d", filepath.Join(s.dir(), id, configFile), r.Version, recordVersion)
+	}
+	return &Container{s: s, r: r}, nil
+}
+
+// Containers returns all containers, the newest first.
+func (s *Store) Containers() ([]*Container, error) {
+	ids, err := s.ids()
+	if err != nil {
+		return nil, err
+	}
+	var all []*Container
+	for _, id := range ids {
+		c, err := s.load(id)
+		if missing(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b *Container) int { return b.r.Created.Compare(a.r.Created) })
+	return all, nil
+}
 
 // Get returns the container with that name, full ID, or prefix of an ID that no other one has.
 //
 // Errors: ErrNotFound, ErrAmbiguous.
-func (s *Store) Get(nameOrID string) (*Container, error) { return nil, errUnbuilt }
-
-// Containers returns all containers, the newest first.
-func (s *Store) Containers() ([]*Container, error) { return nil, errUnbuilt }
-
-// ListOptions say which containers List returns, as those of docker ps.
-type ListOptions struct {
-	All  bool // also those that do not run; implied by Last and by filters on status
-	Last int  // the newest n, whatever their state; 0 is all
-	Size bool // fill SizeRw (bytes in the upper layer) and SizeRootFs (bytes of all layers)
-
-	// Filters has values by key; a container must match one value of every key. Keys, as docker ps has them: id, name
-	// (a regular expression), label (key or key=value), exited (exit code), status, ancestor (image name or ID, also of
-	// an image it was built from), before, since (a container), volume (name or destination), network (mode), publish,
-	// expose (port[/proto], or a range), health (none).
-	Filters map[string][]string
-}
-
-// List returns what docker ps shows, the newest first. Ports, Status ("Up 2 minutes") and Command are filled in.
-//
-// Errors: ErrInvalid for an unknown filter.
-func (s *Store) List(ctx context.Context, o ListOptions) ([]api.Summary, error) {
-	return nil, errUnbuilt
-}
-
-// Prune removes all containers that do not run and match the filters: label, label!, until (a time or a duration back).
-// SpaceReclaimed is in bytes.
-func (s *Store) Prune(ctx context.Context, filters map[string][]string) (api.PruneReport, error) {
-	return api.PruneReport{}, errUnbuilt
+func (s *Store) Get(nameOrID string) (*Container, error) {
+	if nameOrID == "" {
+		return nil, fail(ErrInvalid, "invalid container name or ID: value is empty")
+	}
+	if validID(nameOrID) {
+		if c, err := s.load(nameOrID); !missing(err) {
+			return c, err
+		}
+	}
+	all, err := s.Containers()
+	if err != nil {
+		return nil, err
+	}
+	name := strings.TrimPrefix(nameOrID, "/")
+	var found *Container
+	for _, c := range all {
+		if c.r.Name == name {
+			return c, nil
+		}
+	}
+	for _, c := range all {
+		if !strings.HasPrefix(c.r.ID, nameOrID) {
+			continue
+		}
+		if found != nil {
+			return nil, fail(ErrAmbiguous, "multiple IDs found with provided prefix: %s", nameOrID)
+		}
+		found = c
+	}
+	if found == nil {
+		return nil, fail(ErrNotFound, "No such container: %s", nameOrID)
+	}
+	return found, nil
 }
 
 // ImageUsers returns the containers that were made from the image with that ID ("sha256:..."), for rmi, which refuses.
-func (s *Store) ImageUsers(imageID string) ([]*Container, error) { return nil, errUnbuilt }
+func (s *Store) ImageUsers(imageID string) ([]*Container, error) {
+	return s.filter(func(c *Container) bool { return c.r.ImageID == imageID })
+}
 
-// VolumeUsers returns the containers that have that volume mounted, for volume rm, which refuses.
-func (s *Store) VolumeUsers(volume string) ([]*Container, error) { return nil, errUnbuilt }
+func (s *Store) filter(keep func(*Container) bool) ([]*Container, error) {
+	all, err := s.Containers()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(c *Container) bool { return !keep(c) }), nil
+}
+
+// dir is the container's directory.
+func (c *Container) dir() string { return filepath.Join(c.s.dir(), c.r.ID) }
+
+// state reads state.json; none is the state "created". One that another run of the machine has left says what was true
+// then: nothing runs.
+func (c *Container) state() (*state, error) { return readState(c.dir()) }
+
+// lock takes the container's lock, and reads its record anew. It is to be closed.
+//
+// Errors: ErrNotFound when it was removed meanwhile.
+func (c *Container) lock() (*os.File, error) {
+	f, err := lockPath(filepath.Join(c.dir(), lockFile), true)
+	if err == nil {
+		var now *Container
+		if now, err = c.s.load(c.r.ID); err == nil {
+			c.r = now.r
+			return f, nil
+		}
+		_ = f.Close()
+	}
+	if missing(err) {
+		return nil, fail(ErrNotFound, "No such container: %s", c.r.Name)
+	}
+	return nil, err
+}
+
+// save writes the record. Preconditions: the container's lock is held.
+func (c *Container) saveLocked() error { return writeJSON(c.dir(), configFile, c.r) }

@@ -154,6 +154,7 @@ func (s *Store) Create(name string, labels, opts map[string]string) (*Volume, er
 		return nil, fmt.Errorf("volume option %q: the local driver has no options", slices.Min(slices.Collect(maps.Keys(opts))))
 	}
 	o := options{CreatedAt: time.Now().UTC().Truncate(time.Second), Labels: maps.Clone(labels)}
+	_, o.Anonymous = labels[AnonymousLabel] // one whose name its container has chosen beforehand
 	if name == "" {
 		name, o.Anonymous = random(32), true
 		if o.Labels == nil {

@@ -1,0 +1,283 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/mattn/go-shellwords"
+
+	"github.com/laminafs/lamina/runtime/image"
+	"github.com/laminafs/lamina/runtime/layertar"
+)
+
+// layers are the directories of a container, open.
+type layers struct {
+	upper  *os.File
+	lowers []*os.File // topmost first
+}
+
+func (l *layers) close() {
+	closeAll(l.lowers)
+	closeAll([]*os.File{l.upper})
+}
+
+// openLayers opens what the container's tree is made of.
+func (c *Container) openLayers() (l *layers, err error) {
+	m, err := c.s.images.Mount(c.r.ID)
+	if err != nil {
+		return nil, err
+	}
+	l = &layers{}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.upper, err = os.Open(m.Upper); err != nil {
+		return nil, err
+	}
+	paths := slices.Clone(c.r.Rootfs)
+	for i := len(m.Lowers) - 1; i >= 0; i-- {
+		paths = append([]string{filepath.Join(m.LayersDir, m.Lowers[i])}, paths...)
+	}
+	for _, p := range paths {
+		f, err := os.Open(p)
+		if err != nil {
+			return nil, err
+		}
+		l.lowers = append(l.lowers, f)
+	}
+	return l, nil
+}
+
+// Diff is what the container changed, by path. It works on the upper layer alone.
+func (c *Container) Diff(ctx context.Context) ([]api.FilesystemChange, error) {
+	l, err := c.openLayers()
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	changes, err := layertar.Changes(l.upper, l.lowers)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]api.FilesystemChange, 0, len(changes))
+	for _, ch := range changes {
+		kind := api.ChangeModify
+		switch ch.Kind {
+		case layertar.Added:
+			kind = api.ChangeAdd
+		case layertar.Deleted:
+			kind = api.ChangeDelete
+		}
+		list = append(list, api.FilesystemChange{Kind: kind, Path: ch.Path})
+	}
+	return list, nil
+}
+
+// CommitOptions are those of docker commit.
+type CommitOptions struct {
+	Reference string   // name[:tag] for the image; empty for none
+	Author    string   // "Name <mail>"
+	Message   string   // the history's comment
+	Changes   []string // Dockerfile instructions: CMD ENTRYPOINT ENV EXPOSE LABEL ONBUILD USER VOLUME WORKDIR
+	NoPause   bool     // do not freeze a running container meanwhile
+}
+
+// Commit makes an image of the container and returns its ID, "sha256:...".
+//
+// Errors: ErrInvalid for a change that is none; ErrInvalid for a container made with --rootfs, whose layers no image has.
+func (c *Container) Commit(ctx context.Context, o CommitOptions) (imageID string, err error) {
+	if len(c.r.Rootfs) > 0 {
+		return "", fail(ErrInvalid, "container %s was made with --rootfs: there is no image that its layer could be put on; "+
+			"export writes all of it", c.r.Name)
+	}
+	config, err := imageConfig(c.r.Config)
+	if err != nil {
+		return "", err
+	}
+	for _, ch := range o.Changes {
+		if err := applyChange(&config, ch); err != nil {
+			return "", err
+		}
+	}
+	if !o.NoPause {
+		thaw, err := c.freeze(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer func() { err = errors.Join(err, thaw()) }()
+	}
+	l, err := c.openLayers()
+	if err != nil {
+		return "", err
+	}
+	defer l.close()
+	img, err := c.s.images.Commit(ctx, image.CommitOptions{
+		Parent: digest.Digest(c.r.ImageID), Config: config, Author: o.Author, Ref: o.Reference,
+		Layer: func(w io.Writer) error {
+			return layertar.Pack(ctx, w, l.upper, l.lowers, layertar.PackOptions{})
+		},
+		History: ocispec.History{Author: o.Author, Comment: o.Message, CreatedBy: c.commandText()},
+	})
+	if err != nil {
+		return "", err
+	}
+	return string(img.ID), nil
+}
+
+// commandText is the container's command as lists show it.
+func (c *Container) commandText() string {
+	return strings.Join(slices.Concat(c.r.Config.Entrypoint, c.r.Config.Cmd), " ")
+}
+
+// freeze pauses the container if it runs. thaw undoes that.
+func (c *Container) freeze(ctx context.Context) (thaw func() error, err error) {
+	nothing := func() error { return nil }
+	st, err := c.state()
+	if err != nil || st.Status != api.StateRunning {
+		return nothing, err
+	}
+	err = c.Pause(ctx)
+	if errors.Is(err, ErrNotRunning) || errors.Is(err, ErrConflict) {
+		return nothing, nil // it has ended or was paused meanwhile
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w (--pause=false commits it as it runs)", err)
+	}
+	return func() error {
+		err := c.Unpause(context.WithoutCancel(ctx))
+		if errors.Is(err, ErrConflict) {
+			return nil // the same
+		}
+		return err
+	}, nil
+}
+
+// imageConfig is what an image keeps of a container's configuration: as Docker, all but what docker run has made up.
+func imageConfig(c *api.Config) (dockerspec.DockerOCIImageConfig, error) {
+	var out dockerspec.DockerOCIImageConfig
+	b, err := json.Marshal(c)
+	if err == nil {
+		err = json.Unmarshal(b, &out)
+	}
+	return out, err
+}
+
+// applyChange applies one Dockerfile instruction to an image's configuration.
+//
+// Errors: ErrInvalid.
+func applyChange(c *dockerspec.DockerOCIImageConfig, change string) error {
+	word, rest, _ := strings.Cut(strings.TrimSpace(change), " ")
+	rest = strings.TrimSpace(rest)
+	word = strings.ToUpper(word)
+	bad := func(format string, args ...any) error {
+		return fail(ErrInvalid, "invalid change %q: "+format, append([]any{change}, args...)...)
+	}
+	switch word {
+	case "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "ONBUILD", "USER", "VOLUME", "WORKDIR":
+	default:
+		return bad("%s is not a valid change command: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, USER, VOLUME and "+
+			"WORKDIR are", word)
+	}
+	if rest == "" {
+		return bad("%s requires at least one argument", word)
+	}
+	var err error
+	switch word {
+	case "CMD":
+		c.Cmd = shellForm(c, rest)
+	case "ENTRYPOINT":
+		c.Entrypoint, c.Cmd = shellForm(c, rest), nil
+	case "ENV":
+		err = keyValues(rest, func(k, v string) { c.Env = replaceEnv(c.Env, []string{k + "=" + v}) })
+	case "LABEL":
+		err = keyValues(rest, func(k, v string) {
+			c.Labels = united(c.Labels, map[string]string{k: v})
+		})
+	case "EXPOSE":
+		for _, p := range strings.Fields(rest) {
+			var ports network.PortRange
+			if ports, err = network.ParsePortRange(p); err != nil {
+				break
+			}
+			for port := range ports.All() {
+				c.ExposedPorts = united(c.ExposedPorts, map[string]struct{}{port.String(): {}})
+			}
+		}
+	case "ONBUILD":
+		c.OnBuild = append(c.OnBuild, rest)
+	case "USER":
+		c.User = rest
+	case "VOLUME":
+		for _, v := range execForm(rest, strings.Fields) {
+			c.Volumes = united(c.Volumes, map[string]struct{}{v: {}})
+		}
+	case "WORKDIR":
+		if !filepath.IsAbs(rest) {
+			rest = filepath.Join("/", c.WorkingDir, rest)
+		}
+		c.WorkingDir = filepath.Clean(rest)
+	}
+	if err != nil {
+		return bad("%v", err)
+	}
+	return nil
+}
+
+// execForm reads a JSON array of strings; anything else is read by other.
+func execForm(s string, other func(string) []string) []string {
+	var list []string
+	if strings.HasPrefix(s, "[") && json.Unmarshal([]byte(s), &list) == nil {
+		return list
+	}
+	return other(s)
+}
+
+// shellForm is a command in either form: what is no JSON array is for the image's shell.
+func shellForm(c *dockerspec.DockerOCIImageConfig, s string) []string {
+	return execForm(s, func(s string) []string {
+		shell := c.Shell
+		if len(shell) == 0 {
+			shell = []string{"/bin/sh", "-c"}
+		}
+		return append(slices.Clone(shell), s)
+	})
+}
+
+// keyValues reads "KEY=VALUE ..." with shell quotes, or Docker's old "KEY VALUE".
+func keyValues(s string, set func(k, v string)) error {
+	words, err := shellwords.Parse(s)
+	if err != nil {
+		return err
+	}
+	if len(words) > 0 && !strings.Contains(words[0], "=") {
+		key, value, ok := strings.Cut(s, " ")
+		if !ok {
+			return fmt.Errorf("%s must have a value", key)
+		}
+		set(key, strings.TrimSpace(value))
+		return nil
+	}
+	for _, w := range words {
+		k, v, ok := strings.Cut(w, "=")
+		if !ok || k == "" {
+			return fmt.Errorf("syntax error: can't find = in %q", w)
+		}
+		set(k, v)
+	}
+	return nil
+}

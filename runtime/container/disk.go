@@ -1,0 +1,202 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// The files of a container's directory.
+const (
+	configFile      = "config.json"
+	creatingFile    = "creating.json"
+	removingFile    = "removing.json"
+	stateFile       = "state.json"
+	lockFile        = "lock"
+	monitorLockFile = "monitor.lock"
+	hostsFile       = "hosts"
+	hostnameFile    = "hostname"
+	resolvFile      = "resolv.conf"
+)
+
+// writeFile makes dir/name hold data, or leaves it as it was: the bytes are on the disk before the name is theirs.
+func writeFile(dir, name string, data []byte, perm os.FileMode) (err error) {
+	f, err := os.CreateTemp(dir, ".tmp-"+name+"-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = f.Close() // closed already where it counts
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.Write(data); err != nil {
+		return err
+	}
+	if err = f.Chmod(perm); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(dir, name))
+}
+
+func writeJSON(dir, name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := writeFile(dir, name, b, 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
+	}
+	return nil
+}
+
+func readJSON(dir, name string, v any) error {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
+	}
+	return nil
+}
+
+// errLocked is returned when somebody else has the lock.
+var errLocked = errors.New("locked")
+
+// lockPath takes the flock(2) on the file, which it makes where it is missing. The lock goes with the descriptor.
+//
+// Errors: errLocked, without wait.
+func lockPath(path string, wait bool) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	how := unix.LOCK_EX
+	if !wait {
+		how |= unix.LOCK_NB
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), how)
+		switch err {
+		case nil:
+			return f, nil
+		case unix.EINTR:
+			continue
+		case unix.EWOULDBLOCK:
+			err = errLocked
+		}
+		_ = f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+}
+
+// bootID tells this run of the machine from others.
+var bootID = sync.OnceValue(func() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+})
+
+// identify names the process across the time it lives. A process that is gone has a zero start time.
+func identify(pid int) process {
+	return process{Pid: pid, StartTime: startTime(pid)}
+}
+
+// startTime is field 22 of /proc/PID/stat, 0 where there is no such process.
+func startTime(pid int) uint64 {
+	f := statFields(pid)
+	if len(f) < 20 {
+		return 0
+	}
+	n, err := strconv.ParseUint(f[19], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// statFields are the fields of /proc/PID/stat from the third on: those behind the name, which may hold anything.
+func statFields(pid int) []string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil
+	}
+	i := strings.LastIndexByte(string(b), ')')
+	if i < 0 {
+		return nil
+	}
+	return strings.Fields(string(b[i+1:]))
+}
+
+// open returns a pidfd of the process if it still is the one that was named.
+func (p process) open() (int, error) {
+	if p.Pid <= 0 || p.StartTime == 0 {
+		return -1, unix.ESRCH
+	}
+	fd, err := unix.PidfdOpen(p.Pid, 0)
+	if err != nil {
+		return -1, err
+	}
+	if startTime(p.Pid) != p.StartTime {
+		_ = unix.Close(fd)
+		return -1, unix.ESRCH
+	}
+	return fd, nil
+}
+
+// kill kills the process, if it is still there, and waits until it is gone.
+func (p process) kill() error {
+	fd, err := p.open()
+	if err == unix.ESRCH {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("process %d: %w", p.Pid, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill process %d: %w", p.Pid, err)
+	}
+	return waitPidfd(fd, reapPatience)
+}
+
+// reapPatience is how long a process that was killed may take to go, in milliseconds: one in an uninterruptible wait
+// goes when the kernel lets it.
+const reapPatience = 10_000
+
+// waitPidfd waits until the process is gone, or has become a zombie. timeout is in milliseconds; -1 waits for ever.
+func waitPidfd(fd, timeout int) error {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(p, timeout)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.ETIMEDOUT
+		}
+		return nil
+	}
+}
+
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,426 @@
+package container
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	api "github.com/moby/moby/api/types/container"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/laminafs/lamina/internal/sysmon"
+	"github.com/laminafs/lamina/runtime/cgroup"
+	"github.com/laminafs/lamina/runtime/network"
+	"github.com/laminafs/lamina/runtime/sandbox"
+)
+
+// MonitorArg0 is os.Args[0] of a monitor: main calls MonitorMain for it, before anything else.
+const MonitorArg0 = "lamina-monitor"
+
+// The descriptors that a monitor is started with.
+const (
+	startFD = 3 // the socket to who starts it
+	lockFD  = 4 // monitor.lock, locked
+)
+
+// modes of a monitor: os.Args[1].
+const (
+	modeRun  = "run"  // runs the container
+	modeTree = "tree" // mounts its tree, for one request
+)
+
+// monitor is the process that a running container belongs to.
+//
+// A run is one life of the container's command; a restart policy makes several of them. What a run has is made by
+// begin and taken away by end; the mount stays from the first to the last.
+type monitor struct {
+	c     *Container
+	lock  *os.File // monitor.lock
+	log   *logFile
+	out   outputs
+	union *union
+	root  int           // O_PATH descriptor of the mounted tree, without what is mounted in it for the container
+	over  chan struct{} // closed when all is done and the state is on disk
+
+	mu        sync.Mutex
+	st        *state
+	run       *run          // nil between runs
+	spec      *specs.Spec   // of the run
+	waiters   []chan<- int  // for the next exit code; each has room for it
+	manual    bool          // stop or kill: no restart
+	canceled  chan struct{} // closed with manual
+	lastStats *api.StatsResponse
+	policy    api.RestartPolicy
+}
+
+// run is one life of the container's command.
+type run struct {
+	sandbox *sandbox.Container
+	group   *cgroup.Group
+	net     *network.Network
+	stdin   *os.File // what the container reads, our end; nil without
+	console *os.File // the master of its terminal; nil without
+	copiers sync.WaitGroup
+	readers []*os.File
+	started time.Time
+	done    chan struct{} // closed when it has ended and its output is passed on; exitCode is set
+	told    chan struct{} // closed when that is on disk
+
+	exitCode  int
+	oomKilled bool
+}
+
+// MonitorMain is the monitor. It does not return.
+func MonitorMain() {
+	sysmon.Watch(nil, nil)
+	os.Exit(monitorMain(os.Args[1:]))
+}
+
+func monitorMain(args []string) int {
+	first, err := connOf(os.NewFile(startFD, "start"))
+	if err != nil || len(args) != 5 {
+		return 125 // nobody to tell
+	}
+	unix.CloseOnExec(lockFD)
+	mode, root, id := args[0], args[1], args[2]
+	s, err := openStore(root, Options{RunDir: args[3], Laminafs: args[4]})
+	var c *Container
+	if err == nil {
+		c, err = s.load(id)
+	}
+	if err == nil {
+		err = unix.Chdir("/")
+	}
+	if err != nil {
+		_ = first.send(reply{Error: packError(err)}) // who has gone does not care
+		return 125
+	}
+	m := &monitor{
+		c: c, root: -1, over: make(chan struct{}), canceled: make(chan struct{}), policy: c.r.HostConfig.RestartPolicy,
+	}
+	if mode == modeTree {
+		return m.serveTree(first)
+	}
+	m.lock = os.NewFile(lockFD, "monitor.lock")
+	return m.main(first)
+}
+
+// main runs the container from its first start to its end.
+func (m *monitor) main(first *conn) int {
+	// The terminal of who started us is none of our business; SIGTERM is that of a machine that goes down.
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
+	terminated := make(chan os.Signal, 1)
+	signal.Notify(terminated, unix.SIGTERM)
+
+	var req request
+	files, err := first.receive(&req)
+	if err != nil || req.Op != opStart {
+		m.leave()
+		return 125
+	}
+	m.st, err = m.c.state()
+	if err == nil {
+		m.log, err = openLog(m.c.logPath(), m.logConfig())
+	}
+	if err != nil {
+		closeAll(files)
+		m.leave()
+		_ = first.send(reply{Error: packError(err)})
+		return 125
+	}
+	m.st.Monitor = identify(os.Getpid())
+	m.st.RestartCount, m.st.Error, m.st.OOMKilled, m.st.ManuallyStopped = 0, "", false, false
+	sess := m.attach(first, req, files)
+	listener, err := m.prepare(req.Console)
+	if err != nil {
+		m.abort(err)
+		sess.fail(err)
+		m.autoRemove() // who started us has the lock, and does it first if he lives
+		return 125
+	}
+	_ = first.send(reply{Event: eventStarted, Pid: m.st.Init.Pid})
+	var sessions sync.WaitGroup
+	sessions.Go(func() { sess.serve() })
+	go m.accept(listener, &sessions)
+	go func() {
+		<-terminated
+		_ = m.stop(m.stopSignal(), m.stopTimeout()) // a container that cannot be stopped is killed
+	}()
+	m.supervise()
+	m.finish(listener)
+	sessions.Wait()
+	return 0
+}
+
+func (m *monitor) logConfig() logConfig {
+	o, err := logOptions(m.c.r.HostConfig.LogConfig)
+	if err != nil {
+		return logConfig{maxFiles: 1} // create has checked it
+	}
+	return o
+}
+
+// prepare mounts the tree, opens the socket and begins the first run.
+func (m *monitor) prepare(console [2]uint) (*net.UnixListener, error) {
+	if err := m.openTree(); err != nil {
+		return nil, err
+	}
+	listener, err := m.c.listen()
+	if err != nil {
+		return nil, err
+	}
+	if err := m.begin(console); err != nil {
+		_ = listener.Close()
+		return nil, err
+	}
+	return listener, nil
+}
+
+// openTree mounts the container's layers.
+func (m *monitor) openTree() (err error) {
+	if m.union, err = m.c.mount(); err != nil {
+		return err
+	}
+	m.root, err = unix.Open(m.union.target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: m.union.target, Err: err}
+	}
+	m.mu.Lock()
+	if m.st != nil {
+		m.st.Laminafs = m.union.server
+	}
+	m.mu.Unlock()
+	return nil
+}
+
+// closeTree unmounts it.
+func (m *monitor) closeTree() error {
+	if m.root >= 0 {
+		_ = unix.Close(m.root) // O_PATH: it has nothing to lose
+		m.root = -1
+	}
+	if m.union == nil {
+		return nil
+	}
+	return m.union.unmount()
+}
+
+// abort takes back what a failed start has made, and keeps the reason.
+func (m *monitor) abort(err error) {
+	_ = os.Remove(m.c.socket())
+	err = errors.Join(err, m.closeTree())
+	m.mu.Lock()
+	if m.st.running() || m.st.Status == "" {
+		m.st.Status = api.StateCreated
+	}
+	if m.st.FinishedAt.IsZero() {
+		m.st.Status = api.StateCreated
+	}
+	m.st.ExitCode, m.st.Error = ExitCode(err), err.Error()
+	m.forgetLocked()
+	_ = writeState(m.c.dir(), m.st) // the error at hand is the one to tell
+	m.mu.Unlock()
+	m.log.close()
+	m.leave()
+	close(m.over)
+}
+
+// forgetLocked drops what is true of a running container only.
+func (m *monitor) forgetLocked() {
+	m.st.Monitor, m.st.Init, m.st.Laminafs, m.st.Cgroup, m.st.Ports = process{}, process{}, process{}, nil, nil
+}
+
+// leave says that nothing is left to clean up, and lets the next monitor begin.
+func (m *monitor) leave() {
+	if m.lock == nil {
+		return
+	}
+	_ = m.lock.Truncate(0) // a mark that stays costs the next command a look
+	_ = m.lock.Close()
+	m.lock = nil
+}
+
+// autoRemove is --rm.
+func (m *monitor) autoRemove() {
+	if !m.c.r.HostConfig.AutoRemove {
+		return
+	}
+	lock, err := m.c.lock()
+	if err != nil {
+		return // somebody was faster
+	}
+	defer lock.Close()
+	_ = m.c.removeLocked(true) // what it leaves is swept by the next command
+}
+
+// supervise waits for the end of the last run.
+func (m *monitor) supervise() {
+	var delay time.Duration
+	for {
+		m.mu.Lock()
+		r := m.run
+		m.mu.Unlock()
+		<-r.done
+		m.end(r)
+		again := m.restarts(r)
+		m.told(r, again)
+		if !again {
+			return
+		}
+		delay = nextDelay(delay, time.Since(r.started))
+		select {
+		case <-m.canceled:
+			return
+		case <-time.After(delay):
+		}
+		m.mu.Lock()
+		m.st.RestartCount++
+		m.mu.Unlock()
+		if err := m.begin([2]uint{}); err != nil {
+			m.mu.Lock()
+			m.st.Error, m.st.ExitCode = err.Error(), ExitCode(err)
+			m.mu.Unlock()
+			return
+		}
+	}
+}
+
+// How long to wait before a restart: twice as long each time, and from the beginning after a run that lasted.
+// Source: moby restartmanager.
+const (
+	firstDelay  = 100 * time.Millisecond
+	longestWait = time.Minute
+	lasted      = 10 * time.Second
+)
+
+func nextDelay(last, ran time.Duration) time.Duration {
+	if last == 0 || ran >= lasted {
+		return firstDelay
+	}
+	return min(2*last, longestWait)
+}
+
+// restarts tells whether the restart policy begins another run.
+func (m *monitor) restarts(r *run) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.manual {
+		return false
+	}
+	switch p := m.policy; p.Name {
+	case api.RestartPolicyAlways, api.RestartPolicyUnlessStopped:
+		return true
+	case api.RestartPolicyOnFailure:
+		return r.exitCode != 0 && (p.MaximumRetryCount == 0 || m.st.RestartCount < p.MaximumRetryCount)
+	}
+	return false
+}
+
+// end takes away what the run had.
+func (m *monitor) end(r *run) {
+	var errs []error
+	if r.net != nil {
+		r.net.Close()
+	}
+	if r.group != nil {
+		r.oomKilled = r.group.OOMKilled()
+		errs = append(errs, r.group.Kill(), r.group.Remove())
+	}
+	if r.stdin != nil {
+		_ = r.stdin.Close() // nobody reads any more
+	}
+	if r.console != nil {
+		_ = r.console.Close() // the same
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.run = nil
+	m.st.ExitCode, m.st.OOMKilled, m.st.FinishedAt = r.exitCode, r.oomKilled, time.Now().UTC()
+	m.st.Init, m.st.Cgroup, m.st.Ports = process{}, nil, nil
+	if err := errors.Join(errs...); err != nil {
+		m.st.Error = err.Error()
+	}
+}
+
+// told writes down that the run has ended. What is final is written by finish.
+func (m *monitor) told(r *run, again bool) {
+	m.mu.Lock()
+	waiters := m.waiters
+	m.waiters = nil
+	if again {
+		m.st.Status = api.StateRestarting
+		_ = writeState(m.c.dir(), m.st) // the next one is written soon
+	}
+	m.mu.Unlock()
+	for _, w := range waiters {
+		w <- r.exitCode
+	}
+	if again {
+		close(r.told)
+		return
+	}
+	go func() {
+		<-m.over
+		close(r.told)
+	}()
+}
+
+// finish ends it all: when it returns the container is as if no monitor had been.
+func (m *monitor) finish(listener net.Listener) {
+	err := m.closeTree()
+	m.mu.Lock()
+	m.st.Status, m.st.ManuallyStopped = api.StateExited, m.manual
+	if err != nil {
+		m.st.Error = err.Error()
+	}
+	m.forgetLocked()
+	remove := m.c.r.HostConfig.AutoRemove
+	if !remove {
+		_ = writeState(m.c.dir(), m.st) // where it fails the next command finds a dead monitor, and says exited too
+	}
+	waiters := m.waiters
+	m.waiters = nil
+	code := m.st.ExitCode
+	m.mu.Unlock()
+	m.log.close()
+	_ = os.Remove(m.c.socket()) // before the lock: the next monitor's has the same name
+	_ = listener.Close()
+	if remove {
+		m.autoRemove()
+	}
+	m.leave()
+	for _, w := range waiters {
+		w <- code
+	}
+	close(m.over)
+}
+
+// accept serves further commands.
+func (m *monitor) accept(l *net.UnixListener, sessions *sync.WaitGroup) {
+	for {
+		u, err := l.AcceptUnix()
+		if err != nil {
+			return // closed by finish
+		}
+		select {
+		case <-m.over:
+			_ = u.Close()
+			return
+		default:
+		}
+		sessions.Add(1)
+		go func() {
+			defer sessions.Done()
+			m.handle(&conn{c: u})
+		}()
+	}
+}
+
+// logPath is the container's log.
+func (c *Container) logPath() string { return filepath.Join(c.dir(), c.r.ID+"-json.log") }

@@ -1,0 +1,113 @@
+package container
+
+import (
+	"context"
+
+	api "github.com/moby/moby/api/types/container"
+	mobynet "github.com/moby/moby/api/types/network"
+
+	"github.com/laminafs/lamina/runtime/network"
+)
+
+// setNetwork decides on the kind of network, once: hosts and ports follow from it.
+//
+// Errors: ErrInvalid for one that cannot be had; the warnings say what the default has become.
+func setNetwork(h *api.HostConfig) (warnings []string, err error) {
+	mode, warning, err := network.ParseMode(string(h.NetworkMode))
+	if err != nil {
+		return nil, fail(ErrInvalid, "%s", err)
+	}
+	h.NetworkMode = api.NetworkMode(mode)
+	if warning != "" {
+		warnings = append(warnings, warning)
+	}
+	if len(h.PortBindings) > 0 {
+		switch mode {
+		case network.None:
+			return nil, fail(ErrInvalid, "ports cannot be published: the container has no network%s", because(warning))
+		case network.Host:
+			warnings = append(warnings, "Published ports are discarded when using host network mode")
+		}
+	}
+	return warnings, nil
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
+}
+
+// startNetwork connects the run's network. pid is in its namespace, and waits.
+func (m *monitor) startNetwork(r *run, pid int) error {
+	h := m.c.r.HostConfig
+	o := network.Options{Mode: network.Mode(h.NetworkMode), Pid: pid}
+	if o.Mode == network.Private {
+		o.Ports = h.PortBindings
+	}
+	n, err := network.Start(context.Background(), o)
+	if err != nil {
+		return err
+	}
+	r.net = n
+	m.mu.Lock()
+	m.st.Ports = n.Ports
+	m.mu.Unlock()
+	return nil
+}
+
+// networkFiles are the contents of hosts and resolv.conf.
+func (c *Container) networkFiles() (hosts, resolv string, err error) {
+	h := c.r.HostConfig
+	mode := network.Mode(h.NetworkMode)
+	a, err := network.Hosts(network.HostsOptions{
+		Mode: mode, Hostname: c.r.Config.Hostname, Domainname: c.r.Config.Domainname, Extra: h.ExtraHosts,
+	})
+	if err != nil {
+		return "", "", err
+	}
+	var servers []string
+	for _, a := range h.DNS {
+		servers = append(servers, a.String())
+	}
+	b, err := network.ResolvConf(network.ResolvOptions{Mode: mode, DNS: servers, Search: h.DNSSearch, Opts: h.DNSOptions})
+	return string(a), string(b), err
+}
+
+// Ports are the published ports: those of the running container, or as they were asked for when it does not run (then
+// a host port may be empty).
+func (c *Container) Ports() (mobynet.PortMap, error) {
+	st, err := c.state()
+	if err != nil {
+		return nil, err
+	}
+	return c.ports(st), nil
+}
+
+func (c *Container) ports(st *state) mobynet.PortMap {
+	if st.running() {
+		return st.Ports
+	}
+	return c.r.HostConfig.PortBindings
+}
+
+// networkSettings is what inspect shows.
+func (c *Container) networkSettings(st *state) *api.NetworkSettings {
+	mode := string(c.r.HostConfig.NetworkMode)
+	end := &mobynet.EndpointSettings{}
+	s := &api.NetworkSettings{Ports: mobynet.PortMap{}, Networks: map[string]*mobynet.EndpointSettings{mode: end}}
+	if !st.running() {
+		return s
+	}
+	for p := range c.r.Config.ExposedPorts {
+		s.Ports[p] = nil
+	}
+	for p, b := range st.Ports {
+		s.Ports[p] = b
+	}
+	if network.Mode(mode) == network.Private {
+		end.IPAddress, end.IPPrefixLen, end.Gateway = network.PrivateIP, network.PrivatePrefixLen, network.PrivateGateway
+	}
+	return s
+}

@@ -1,0 +1,219 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	api "github.com/moby/moby/api/types/container"
+)
+
+// killedCode is the exit status of a container that went with its monitor: 128 + SIGKILL.
+const killedCode = 128 + int(unix.SIGKILL)
+
+// readState reads a container's state; no file is the state "created".
+func readState(dir string) (*state, error) {
+	st := &state{Status: api.StateCreated}
+	if err := readJSON(dir, stateFile, st); err != nil && !missing(err) {
+		return nil, err
+	}
+	return st, nil
+}
+
+func writeState(dir string, st *state) error {
+	st.Boot = bootID()
+	return writeJSON(dir, stateFile, st)
+}
+
+// dirty tells whether a monitor has begun and not ended in order: it runs, or it has died.
+func dirty(dir string) bool {
+	if fi, err := os.Stat(filepath.Join(dir, monitorLockFile)); err == nil && fi.Size() > 0 {
+		return true
+	}
+	st, err := readState(dir) // what a crash of the machine has left may lack the byte in monitor.lock
+	return err == nil && st.running()
+}
+
+// ReapOutside kills what died monitors under root have left running. It is called by an ordinary user's command while
+// that is still in the first user namespace: only there it has power over all processes of the user's containers.
+// Root's commands need not call it. A root that does not exist is no error.
+func ReapOutside(root string) error {
+	s := &Store{root: root}
+	ids, err := s.ids()
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		dir := filepath.Join(s.dir(), id)
+		if !dirty(dir) {
+			continue
+		}
+		lock, err := lockPath(filepath.Join(dir, monitorLockFile), false)
+		if errors.Is(err, errLocked) || missing(err) {
+			continue // it runs, or was removed
+		}
+		if err == nil {
+			err = killLeft(id, dir)
+			_ = lock.Close() // still marked: the rest is done inside
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("container %.12s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// killLeft kills what a dead monitor has left running. Preconditions: monitor.lock is held.
+func killLeft(id, dir string) error {
+	st, err := readState(dir)
+	if err != nil {
+		return err
+	}
+	if st.Boot != bootID() {
+		return nil // nothing outlives the machine
+	}
+	return errors.Join(st.Init.kill(), killGroup(id, st.Cgroup), st.Laminafs.kill())
+}
+
+// reap cleans up after all monitors and commands that died.
+func (s *Store) reap() error {
+	ids, err := s.ids()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		if err := s.reapOne(id); err != nil {
+			errs = append(errs, fmt.Errorf("container %.12s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Store) reapOne(id string) error {
+	dir := filepath.Join(s.dir(), id)
+	if _, err := os.Stat(filepath.Join(dir, configFile)); missing(err) {
+		return s.sweep(id)
+	}
+	if !dirty(dir) {
+		return nil
+	}
+	lock, err := lockPath(filepath.Join(dir, lockFile), false)
+	if errors.Is(err, errLocked) || missing(err) {
+		return nil // who has it looks too
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	c, err := s.load(id)
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.reapLocked()
+}
+
+// reapLocked cleans up after the container's monitor if that has died. Preconditions: the container's lock is held.
+func (c *Container) reapLocked() error {
+	if !dirty(c.dir()) {
+		return nil
+	}
+	mon, err := lockPath(filepath.Join(c.dir(), monitorLockFile), false)
+	if errors.Is(err, errLocked) {
+		return nil // it lives
+	}
+	if err != nil {
+		return err
+	}
+	defer mon.Close()
+	if err := killLeft(c.r.ID, c.dir()); err != nil {
+		return err
+	}
+	st, err := c.state()
+	if err != nil {
+		return err
+	}
+	if err := removeGroup(c.r.ID, st.Cgroup); err != nil {
+		return err
+	}
+	_ = os.Remove(c.socket()) // nobody listens
+	if st.running() {
+		st.Status, st.ExitCode, st.FinishedAt = api.StateExited, killedCode, time.Now().UTC()
+		st.Monitor, st.Init, st.Laminafs, st.Cgroup = process{}, process{}, process{}, nil
+		if err := writeState(c.dir(), st); err != nil {
+			return err
+		}
+	}
+	if err := mon.Truncate(0); err != nil {
+		return err
+	}
+	if c.r.HostConfig.AutoRemove {
+		return c.removeLocked(true)
+	}
+	return nil
+}
+
+// sweep removes what a create or rm that was killed has left. A directory in which neither of the two has got
+// anywhere is empty but for its locks.
+func (s *Store) sweep(id string) error {
+	names, err := s.lockNames() // held by create until it has the container's lock
+	if err != nil {
+		return err
+	}
+	defer names.Close()
+	dir := filepath.Join(s.dir(), id)
+	if _, err := os.Stat(dir); missing(err) {
+		return nil
+	}
+	lock, err := lockPath(filepath.Join(dir, lockFile), false)
+	if errors.Is(err, errLocked) {
+		return nil // it is being made or removed
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if _, err := os.Stat(filepath.Join(dir, configFile)); err == nil {
+		return nil // made meanwhile
+	}
+	return s.sweepLocked(id)
+}
+
+// sweepLocked removes all that creating.json or removing.json names, and the directory last. Preconditions: the
+// container's lock is held, and it has no config.json any more or not yet.
+func (s *Store) sweepLocked(id string) error {
+	dir := filepath.Join(s.dir(), id)
+	r := &record{}
+	err := readJSON(dir, removingFile, r)
+	if missing(err) {
+		err = readJSON(dir, creatingFile, r)
+		r.RemoveVolumes = true
+	}
+	if err != nil && !missing(err) {
+		return err
+	}
+	if err := s.images.RemoveMount(id); err != nil && !missing(err) {
+		return fmt.Errorf("remove its layer: %w", err)
+	}
+	if r.RemoveVolumes {
+		for _, m := range r.Mounts {
+			if m.Anonymous {
+				if err := s.removeVolume(m.Name); err != nil {
+					return fmt.Errorf("remove volume %s: %w", m.Name, err)
+				}
+			}
+		}
+	}
+	return os.RemoveAll(dir)
+}

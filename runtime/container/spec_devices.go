@@ -1,0 +1,183 @@
+package container
+
+import (
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/moby/moby/api/types/blkiodev"
+	api "github.com/moby/moby/api/types/container"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// hostDevices looks up the devices of --device on the machine. A directory stands for all devices in it.
+//
+// Errors: ErrInvalid for what is no device.
+func hostDevices(mappings []api.DeviceMapping, rules []string) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup, error) {
+	var devices []specs.LinuxDevice
+	var allowed []specs.LinuxDeviceCgroup
+	add := func(host, inside, access string) error {
+		d, err := hostDevice(host, inside)
+		if err != nil {
+			return err
+		}
+		if access == "" {
+			access = "rwm"
+		}
+		devices = append(devices, d)
+		allowed = append(allowed, specs.LinuxDeviceCgroup{Allow: true, Type: d.Type, Major: &d.Major, Minor: &d.Minor, Access: access})
+		return nil
+	}
+	for _, m := range mappings {
+		inside := m.PathInContainer
+		if inside == "" {
+			inside = m.PathOnHost
+		}
+		if fi, err := os.Stat(m.PathOnHost); err == nil && fi.IsDir() {
+			err := filepath.WalkDir(m.PathOnHost, func(p string, e fs.DirEntry, err error) error {
+				if err != nil || e.Type()&fs.ModeDevice == 0 {
+					return err
+				}
+				rel, err := filepath.Rel(m.PathOnHost, p)
+				if err != nil {
+					return err
+				}
+				return add(p, path.Join(inside, rel), m.CgroupPermissions)
+			})
+			if err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		if err := add(m.PathOnHost, inside, m.CgroupPermissions); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, r := range rules {
+		d, err := deviceRule(r)
+		if err != nil {
+			return nil, nil, err
+		}
+		allowed = append(allowed, d)
+	}
+	return devices, allowed, nil
+}
+
+func hostDevice(host, inside string) (specs.LinuxDevice, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(host, &st); err != nil {
+		return specs.LinuxDevice{}, fail(ErrInvalid, "error gathering device information while adding custom device %q: %v", host, err)
+	}
+	typ := ""
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR:
+		typ = "c"
+	case unix.S_IFBLK:
+		typ = "b"
+	default:
+		return specs.LinuxDevice{}, fail(ErrInvalid, "error gathering device information while adding custom device %q: not a device node", host)
+	}
+	mode := fs.FileMode(st.Mode & 0o777)
+	return specs.LinuxDevice{
+		Path: inside, Type: typ, FileMode: &mode, UID: &st.Uid, GID: &st.Gid,
+		Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
+	}, nil
+}
+
+// deviceRule reads --device-cgroup-rule: "c 1:3 mr".
+func deviceRule(rule string) (specs.LinuxDeviceCgroup, error) {
+	bad := func() (specs.LinuxDeviceCgroup, error) {
+		return specs.LinuxDeviceCgroup{}, fail(ErrInvalid, "invalid device cgroup rule format: '%s'", rule)
+	}
+	f := strings.Fields(rule)
+	if len(f) != 3 || !strings.Contains("abc", f[0]) || strings.Trim(f[2], "rwm") != "" {
+		return bad()
+	}
+	major, minor, ok := strings.Cut(f[1], ":")
+	if !ok {
+		return bad()
+	}
+	r := specs.LinuxDeviceCgroup{Allow: true, Type: f[0], Access: f[2]}
+	for _, n := range []struct {
+		text string
+		to   **int64
+	}{{major, &r.Major}, {minor, &r.Minor}} {
+		if n.text == "*" {
+			continue
+		}
+		v, err := strconv.ParseInt(n.text, 10, 64)
+		if err != nil {
+			return bad()
+		}
+		*n.to = &v
+	}
+	return r, nil
+}
+
+// deviceNumbers finds the block devices that limits name.
+func deviceNumbers(r *api.Resources) (map[string][2]int64, error) {
+	numbers := map[string][2]int64{}
+	add := func(path string) error {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			return fail(ErrInvalid, "block device %s: %v", path, err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+			return fail(ErrInvalid, "%s is not a block device", path)
+		}
+		numbers[path] = [2]int64{int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))}
+		return nil
+	}
+	for _, w := range r.BlkioWeightDevice {
+		if err := add(w.Path); err != nil {
+			return nil, err
+		}
+	}
+	for _, list := range [][]*blkiodev.ThrottleDevice{
+		r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps, r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps,
+	} {
+		for _, t := range list {
+			if err := add(t.Path); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return numbers, nil
+}
+
+// blockLimits are the limits of block devices, nil without any.
+func blockLimits(r *api.Resources, in *specInput) *specs.LinuxBlockIO {
+	throttles := func(list []*blkiodev.ThrottleDevice) []specs.LinuxThrottleDevice {
+		var out []specs.LinuxThrottleDevice
+		for _, t := range list {
+			d := specs.LinuxThrottleDevice{Rate: t.Rate}
+			d.Major, d.Minor = in.Numbers[t.Path][0], in.Numbers[t.Path][1]
+			out = append(out, d)
+		}
+		return out
+	}
+	b := specs.LinuxBlockIO{
+		ThrottleReadBpsDevice:   throttles(r.BlkioDeviceReadBps),
+		ThrottleWriteBpsDevice:  throttles(r.BlkioDeviceWriteBps),
+		ThrottleReadIOPSDevice:  throttles(r.BlkioDeviceReadIOps),
+		ThrottleWriteIOPSDevice: throttles(r.BlkioDeviceWriteIOps),
+	}
+	if r.BlkioWeight > 0 {
+		b.Weight = &r.BlkioWeight
+	}
+	for _, w := range r.BlkioWeightDevice {
+		d := specs.LinuxWeightDevice{Weight: &w.Weight}
+		d.Major, d.Minor = in.Numbers[w.Path][0], in.Numbers[w.Path][1]
+		b.WeightDevice = append(b.WeightDevice, d)
+	}
+	if b.Weight == nil && len(b.WeightDevice)+len(b.ThrottleReadBpsDevice)+len(b.ThrottleWriteBpsDevice)+
+		len(b.ThrottleReadIOPSDevice)+len(b.ThrottleWriteIOPSDevice) == 0 {
+		return nil
+	}
+	return &b
+}

@@ -1,0 +1,103 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	api "github.com/moby/moby/api/types/container"
+)
+
+// Rename gives the container another name. Errors: ErrConflict, ErrInvalid.
+func (c *Container) Rename(ctx context.Context, name string) error {
+	name = strings.TrimPrefix(name, "/")
+	if err := checkName(name); err != nil {
+		return err
+	}
+	names, err := c.s.lockNames()
+	if err != nil {
+		return err
+	}
+	defer names.Close()
+	lock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if name == c.r.Name {
+		return fail(ErrInvalid, "Renaming a container with the same name as its current name")
+	}
+	taken, err := c.s.takenLocked()
+	if err != nil {
+		return err
+	}
+	if id, ok := taken[name]; ok {
+		return inUse(name, id)
+	}
+	c.r.Name = name
+	return c.saveLocked()
+}
+
+// Update changes limits and restart policy, also of the running container; zero fields are left as they are.
+//
+// Errors: ErrInvalid; *cgroup.Unenforceable, as text, for a limit that cannot be had here, and then nothing is kept.
+func (c *Container) Update(ctx context.Context, u api.UpdateConfig) (warnings []string, err error) {
+	lock, err := c.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	h := clone(c.r.HostConfig)
+	updateResources(&h.Resources, &u.Resources)
+	if u.RestartPolicy.Name != "" {
+		if h.AutoRemove && !u.RestartPolicy.IsNone() {
+			return nil, fail(ErrInvalid, "Restart policy cannot be updated because AutoRemove is enabled for the container")
+		}
+		h.RestartPolicy = u.RestartPolicy
+	}
+	if err := errors.Join(checkResources(&h.Resources), checkHost(h)); err != nil {
+		return nil, err
+	}
+	_, err = c.ask(ctx, request{Op: opUpdate, Update: &u}, nil)
+	if err != nil && !errors.Is(err, ErrNotRunning) {
+		return nil, err
+	}
+	c.r.HostConfig = h
+	return warnings, c.saveLocked()
+}
+
+// updateResources puts what u sets over r. Source: moby container/container_unix.go, UpdateContainer.
+func updateResources(r, u *api.Resources) {
+	set(&r.CPUShares, u.CPUShares)
+	set(&r.BlkioWeight, u.BlkioWeight)
+	set(&r.CpusetCpus, u.CpusetCpus)
+	set(&r.CpusetMems, u.CpusetMems)
+	set(&r.MemoryReservation, u.MemoryReservation)
+	set(&r.MemorySwap, u.MemorySwap)
+	if u.NanoCPUs != 0 {
+		r.NanoCPUs, r.CPUPeriod, r.CPUQuota = u.NanoCPUs, 0, 0
+	}
+	if u.CPUPeriod != 0 || u.CPUQuota != 0 {
+		r.NanoCPUs = 0
+	}
+	set(&r.CPUPeriod, u.CPUPeriod)
+	set(&r.CPUQuota, u.CPUQuota)
+	if u.Memory != 0 {
+		// A limit above that of memory and swap together takes that along, when it was the default.
+		if u.MemorySwap == 0 && r.MemorySwap == 2*r.Memory {
+			u.MemorySwap = 2 * u.Memory
+			r.MemorySwap = u.MemorySwap
+		}
+		r.Memory = u.Memory
+	}
+	if u.PidsLimit != nil {
+		r.PidsLimit = u.PidsLimit
+	}
+}
+
+func set[T comparable](to *T, v T) {
+	var zero T
+	if v != zero {
+		*to = v
+	}
+}

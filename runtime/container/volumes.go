@@ -1,0 +1,83 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/laminafs/lamina/runtime/volume"
+)
+
+// Volumes is the volume store of the same root.
+func (s *Store) Volumes() *volume.Store { return s.volumes }
+
+// VolumeUsers are the names of the containers that have a volume mounted, those in the making included: the
+// volume.Users of Volumes().Remove and Prune.
+func (s *Store) VolumeUsers(name string) (users []string, err error) {
+	ids, err := s.ids()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		for _, file := range []string{configFile, creatingFile} {
+			r := &record{}
+			err := readJSON(s.dir()+"/"+id, file, r)
+			if err != nil && !missing(err) {
+				return nil, err
+			}
+			if err == nil && r.mounts(name) {
+				users = append(users, r.Name)
+				break
+			}
+		}
+	}
+	return users, nil
+}
+
+// mounts tells whether the container has the volume.
+func (r *record) mounts(volume string) bool {
+	for _, m := range r.Mounts {
+		if m.Name == volume {
+			return true
+		}
+	}
+	return false
+}
+
+// makeVolume makes a volume, where there is none of that name.
+func (s *Store) makeVolume(m mountRecord) error {
+	labels := map[string]string{}
+	if m.Anonymous {
+		labels[volume.AnonymousLabel] = ""
+	}
+	_, err := s.volumes.Create(m.Name, labels, nil)
+	return err
+}
+
+// removeVolume removes an anonymous volume, unless somebody else has taken to it by its name.
+func (s *Store) removeVolume(name string) error {
+	err := s.volumes.Remove(name, s.VolumeUsers)
+	if errors.Is(err, volume.ErrNotFound) || errors.Is(err, volume.ErrInUse) {
+		return nil
+	}
+	return err
+}
+
+// volumeDir is where the files of a volume are. Errors: volume.ErrNotFound.
+func (s *Store) volumeDir(m mountRecord) (string, error) {
+	v, err := s.volumes.Get(m.Name)
+	if err != nil {
+		return "", err
+	}
+	return v.Mountpoint(), nil
+}
+
+// populate fills a new volume from the image: src, a directory.
+func (s *Store) populate(ctx context.Context, m mountRecord, src *os.File) error {
+	v, err := s.volumes.Get(m.Name)
+	if err != nil {
+		return err
+	}
+	_, err = v.Populate(ctx, src) // what cannot be made here, devices, is left out
+	return err
+}

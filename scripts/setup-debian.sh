@@ -16,7 +16,7 @@ packages=(
 	fuse-overlayfs
 	slirp4netns passt
 	git sqlite3 rsync tar python3 python3-venv mmdebstrap
-	podman buildah runc busybox-static skopeo umoci
+	podman buildah runc busybox-static skopeo umoci docker-registry
 )
 
 # The oldest Go that fetches by itself the version which go.mod names.

@@ -156,7 +156,12 @@ func (p *puller) resolve(ctx context.Context) (*manifest, error) {
 			want, at = &next, p.repo.Digest(next.Digest.String())
 		case isManifest(mediaType):
 			m := &manifest{raw: d.Manifest, mediaType: mediaType}
-			if err := json.Unmarshal(d.Manifest, &m.Manifest); err != nil {
+			err := json.Unmarshal(d.Manifest, &m.Manifest)
+			var both struct{ Manifests json.RawMessage }
+			if err == nil && json.Unmarshal(d.Manifest, &both) == nil && both.Manifests != nil {
+				err = errors.New("it is an index as well") // and others might take it for that
+			}
+			if err != nil {
 				return nil, fmt.Errorf("manifest %s: %w", shortDigest(digest.Digest(d.Digest.String())), err)
 			}
 			return m, m.check()

@@ -78,7 +78,7 @@ func withName(name string) ocispec.Descriptor {
 
 func TestLoadKinds(t *testing.T) {
 	a, b := layerTar(t, entry{name: "a", body: "1"}), layerTar(t, entry{name: "b", body: "2"})
-	cfg := config(t, "c", a, b)
+	cfg := imageConfig(t, "c", a, b)
 	docker := dockerArchive(t, "c", []string{"docker.io/library/x:latest"}, a, b)
 	oci := ociBlobs(t, withName("x"), cfg, gz(t, a), zst(t, b))
 	manifest := func(layers ...string) file {
@@ -148,8 +148,8 @@ func TestLoadKinds(t *testing.T) {
 func TestLoadIndexes(t *testing.T) {
 	a, b := layerTar(t, entry{name: "a", body: "1"}), layerTar(t, entry{name: "b", body: "2"})
 	platform := func(arch string) *ocispec.Platform { return &ocispec.Platform{OS: "linux", Architecture: arch} }
-	one := ociBlobs(t, ocispec.Descriptor{Platform: platform(goruntime.GOARCH)}, config(t, "ours", a), a)
-	two := ociBlobs(t, ocispec.Descriptor{Platform: platform("sparc")}, config(t, "theirs", b), b)
+	one := ociBlobs(t, ocispec.Descriptor{Platform: platform(goruntime.GOARCH)}, imageConfig(t, "ours", a), a)
+	two := ociBlobs(t, ocispec.Descriptor{Platform: platform("sparc")}, imageConfig(t, "theirs", b), b)
 	descriptor := func(files []file) ocispec.Descriptor {
 		var i ocispec.Index
 		if err := json.Unmarshal(files[len(files)-1].body, &i); err != nil {
@@ -301,7 +301,7 @@ func TestBadArchives(t *testing.T) {
 	good, other := layerTar(t, entry{name: "good", body: "1"}), layerTar(t, entry{name: "other", body: "2"})
 	long := layerTar(t, entry{name: "long", body: strings.Repeat("x", 600)})
 	evil := layerTar(t, entry{name: "../evil", body: "3"})
-	cfg := config(t, "c", good, other)
+	cfg := imageConfig(t, "c", good, other)
 	docker := func(m dockerManifest, files ...file) []byte {
 		return archiveTar(t, append(files, file{name: "manifest.json", body: marshal(t, []dockerManifest{m})})...)
 	}
@@ -350,13 +350,13 @@ func TestBadArchives(t *testing.T) {
 		"a manifest without images":                   {archiveTar(t, file{name: "manifest.json", body: []byte("null")}), []string{"no image"}},
 		"a manifest that is too large": {archiveTar(t, file{name: "manifest.json", body: append([]byte("["), bytes.Repeat([]byte(" "), maxConfig)...)}),
 			[]string{"manifest.json", "more than"}},
-		"a bad tag":                            {docker(dockerManifest{Config: "c", RepoTags: []string{"../x:y"}}, file{name: "c", body: config(t, "c")}), []string{"../x:y"}},
+		"a bad tag":                            {docker(dockerManifest{Config: "c", RepoTags: []string{"../x:y"}}, file{name: "c", body: imageConfig(t, "c")}), []string{"../x:y"}},
 		"links in a circle":                    {docker(dockerManifest{Config: "a"}, file{name: "a", link: "b"}, file{name: "b", link: "a"}), []string{`"a"`, "circle"}},
 		"a link out of the archive":            {docker(dockerManifest{Config: "a"}, file{name: "a", link: "/etc/passwd"}), []string{"not in the archive"}},
-		"an evil layer":                        {withConfig(config(t, "c", good, evil), good, evil), []string{shortDigest(digest.FromBytes(evil)), "2 of 2", "../evil"}},
-		"a layer that is cut short":            {withConfig(config(t, "c", good, long[:900]), good, long[:900]), []string{"2 of 2", "cut short"}},
+		"an evil layer":                        {withConfig(imageConfig(t, "c", good, evil), good, evil), []string{shortDigest(digest.FromBytes(evil)), "2 of 2", "../evil"}},
+		"a layer that is cut short":            {withConfig(imageConfig(t, "c", good, long[:900]), good, long[:900]), []string{"2 of 2", "cut short"}},
 		"a compressed layer that is cut short": {withConfig(cfg, good, gz(t, other)[:60]), []string{shortOther, "cut short"}},
-		"an endless layer":                     {withConfig(config(t, "c", big), endless), []string{shortDigest(digest.FromBytes(big)), "larger than allowed"}},
+		"an endless layer":                     {withConfig(imageConfig(t, "c", big), endless), []string{shortDigest(digest.FromBytes(big)), "larger than allowed"}},
 		"an endless archive":                   {endless, []string{"larger than allowed"}},
 		"an archive that is cut":               {whole[:len(whole)-2000], []string{"cut short"}},
 		"a compressed one that is":             {gz(t, whole)[:300], []string{"cut short"}},

@@ -50,8 +50,8 @@ func layerTar(t testing.TB, entries ...entry) []byte {
 	return b.Bytes()
 }
 
-// config makes an image's configuration for layers.
-func config(t testing.TB, cmd string, layers ...[]byte) []byte {
+// imageConfig makes an image's configuration for layers.
+func imageConfig(t testing.TB, cmd string, layers ...[]byte) []byte {
 	t.Helper()
 	ids := []digest.Digest{}
 	history := []map[string]any{}
@@ -94,7 +94,7 @@ func archiveTar(t testing.TB, files ...file) []byte {
 // dockerArchive makes a docker-archive of one image.
 func dockerArchive(t testing.TB, cmd string, tags []string, layers ...[]byte) []byte {
 	t.Helper()
-	c := config(t, cmd, layers...)
+	c := imageConfig(t, cmd, layers...)
 	name := digest.FromBytes(c).Encoded() + ".json"
 	m := map[string]any{"Config": name, "RepoTags": tags}
 	var names []string
@@ -238,7 +238,7 @@ func TestLayout(t *testing.T) {
 	if len(got) != 1 || strings.Join(got[0].Tags, " ") != "busybox:1" {
 		t.Fatalf("loaded %+v", got)
 	}
-	c := config(t, "sh", a, b)
+	c := imageConfig(t, "sh", a, b)
 	if raw, err := os.ReadFile(filepath.Join(s.Root(), "imagedb/content/sha256", digest.FromBytes(c).Encoded())); err != nil || !bytes.Equal(raw, c) {
 		t.Errorf("configuration: %q, %v", raw, err)
 	}

@@ -29,7 +29,7 @@ func needRoot(t *testing.T) {
 }
 
 // busybox makes a rootfs out of a static busybox, below a directory that every user can walk.
-func busybox(t *testing.T) string {
+func busybox(t testing.TB) string {
 	t.Helper()
 	path, err := exec.LookPath("busybox")
 	if err != nil {
@@ -67,7 +67,7 @@ func busybox(t *testing.T) string {
 	return root
 }
 
-func write(t *testing.T, name, content string, mode os.FileMode) {
+func write(t testing.TB, name, content string, mode os.FileMode) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), mode); err != nil {
 		t.Fatal(err)

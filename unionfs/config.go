@@ -55,7 +55,7 @@ type Config struct {
 	Volatile bool
 
 	// Timeout is for how long the kernel may keep what it was told of names and attributes. 0 is practically for
-	// ever: nothing changes behind our back.
+	// ever: nothing changes behind our back. What is negative is not at all.
 	Timeout time.Duration
 
 	// WritebackCache lets the kernel collect small writes. It costs a request after every close and is off.

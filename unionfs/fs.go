@@ -69,8 +69,11 @@ func New(cfg Config) (_ *FS, err error) {
 	if fs.log == nil {
 		fs.log = log.Default()
 	}
-	if fs.timeout == 0 {
+	switch {
+	case fs.timeout == 0:
 		fs.timeout = forever
+	case fs.timeout < 0:
+		fs.timeout = 0
 	}
 	fs.ids = newIDMapper(&cfg)
 	defer func() {

@@ -493,7 +493,8 @@ func idMap(dst *unionfs.IDMap, v string) error {
 	return nil
 }
 
-// seconds reads a time in seconds, with a fraction if need be. For the union 0 is "for ever"; here it is "not at all".
+// seconds reads a time in seconds, with a fraction if need be. For the union 0 is "for ever"; here it is "not at all",
+// which is negative there: the kernel makes a jiffy of a nanosecond.
 func seconds(dst *time.Duration, v string) error {
 	const ever = 1e9 // seconds: fuse-overlayfs' own default, and what it means by it
 	s, err := strconv.ParseFloat(v, 64)
@@ -502,6 +503,8 @@ func seconds(dst *time.Duration, v string) error {
 		return reason("want seconds")
 	case s >= ever:
 		*dst = 0
+	case s == 0:
+		*dst = -1
 	default:
 		*dst = max(time.Duration(s*float64(time.Second)), time.Nanosecond)
 	}

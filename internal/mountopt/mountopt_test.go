@@ -130,7 +130,7 @@ func TestUnionOptions(t *testing.T) {
 		{"fsync=0", unionfs.Config{Volatile: true}},
 		{"sync=0", unionfs.Config{Volatile: true}},
 		{"volatile,fsync=1", unionfs.Config{}},
-		{"timeout=0", unionfs.Config{Timeout: time.Nanosecond}},
+		{"timeout=0", unionfs.Config{Timeout: -1}},
 		{"timeout=1.5", unionfs.Config{Timeout: 1500 * time.Millisecond}},
 		{"timeout=1000000000", unionfs.Config{}},
 		{"timeout=inf", unionfs.Config{}},

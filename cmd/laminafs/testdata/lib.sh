@@ -40,5 +40,14 @@ until_ok() {
 dead() { ! kill -0 "$1" || grep -q '^State:.Z' "/proc/$1/status"; }
 ended() { until_ok dead "$1"; }
 
+# requests DIR OPCODE: how many requests of the kind the mount on DIR has had.
+requests() {
+	_told=$(told "$1")
+	rm -f "$_told/requests"
+	kill -USR1 "$(server "$1")"
+	until_ok test -e "$_told/requests"
+	awk -v op="$2" '$1 == op { n = $2 } END { print n + 0 }' "$_told/requests"
+}
+
 # unmount DIR: by whatever this identity may use.
 unmount() { umount "$1" 2>/dev/null || fusermount3 -u "$1"; }

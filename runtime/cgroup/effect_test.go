@@ -292,7 +292,7 @@ func TestCPUSet(t *testing.T) {
 		b, err := os.ReadFile(filepath.Join("/proc", itoa(h.Process.Pid), "status"))
 		return err == nil && strings.Contains(string(b), "Cpus_allowed_list:\t0\n")
 	})
-	_, err := New(testID(t)+"-none", &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4095"}}, Options{})
+	_, err := New(testID(t)+"-none", &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4095"}}, options())
 	var u *Unenforceable
 	if !errors.As(err, &u) || u.Flag != "--cpuset-cpus" || !strings.Contains(u.Why, "requested CPUs are not available") {
 		t.Errorf("CPU 4095: %v", err)
@@ -361,7 +361,7 @@ func TestRefusedLimitsNameFlagAndReason(t *testing.T) {
 			if v2 && tt.v2 || !v2 && tt.v1 {
 				return // it is had here
 			}
-			g, err := New(testID(t), &tt.r, Options{})
+			g, err := New(testID(t), &tt.r, options())
 			var u *Unenforceable
 			if !errors.As(err, &u) {
 				t.Fatalf("got %v, %v", g, err)

@@ -66,6 +66,16 @@ func New(id string, r *specs.LinuxResources, o Options) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The last container that goes takes the directory around them along; it may do so just before ours is made.
+	for try := 0; ; try++ {
+		g, err := m.newGroup(id, r, limits, o)
+		if try == 3 || !errors.Is(err, fs.ErrNotExist) {
+			return g, err
+		}
+	}
+}
+
+func (m *machine) newGroup(id string, r *specs.LinuxResources, limits []limit, o Options) (*Group, error) {
 	p, why := m.place(id, o)
 	g := &Group{id: id, place: p, why: why}
 	if len(p.Paths) == 0 {

@@ -148,10 +148,15 @@ func until(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("not within 20 s: %s", what)
 }
 
+// noSystemdEnv makes groups without asking systemd.
+const noSystemdEnv = "LAMINA_CGROUP_NO_SYSTEMD"
+
+func options() Options { return Options{NoSystemd: os.Getenv(noSystemdEnv) != ""} }
+
 // newGroup makes a group that the test's end removes with all that is in it.
 func newGroup(t *testing.T, r *specsResources) *Group {
 	t.Helper()
-	g, err := New(testID(t), r, Options{})
+	g, err := New(testID(t), r, options())
 	if err != nil {
 		t.Fatal(err)
 	}

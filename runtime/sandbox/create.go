@@ -19,6 +19,9 @@ import (
 // childEnv is the environment of our executable in the container: a short life with little to collect.
 var childEnv = []string{"GOGC=off", "GOMAXPROCS=1"}
 
+// envForChild is replaced by tests, which tell the child more.
+var envForChild = func() []string { return childEnv }
+
 // A Container is one that was created: its first process waits, runs, or has ended.
 type Container struct {
 	opts  Options
@@ -255,7 +258,7 @@ func spawn(s sys.Spawn, config any, stdio [3]*os.File, terminal bool, files []in
 		return nil, conn{}, err
 	}
 	defer sys.Close(child)
-	s.Exe, s.Env, s.Setsid, s.Pdeathsig, s.Dir = self, childEnv, true, syscall.SIGKILL, "/"
+	s.Exe, s.Env, s.Setsid, s.Pdeathsig, s.Dir = self, envForChild(), true, syscall.SIGKILL, "/"
 	s.Files = nil
 	for _, f := range stdio {
 		if f == nil || terminal {

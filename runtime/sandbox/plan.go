@@ -84,16 +84,19 @@ func (p *plan) add(fd int) int {
 }
 
 // newPlan opens everything that is outside of the container.
-func newPlan(o *Options, ns *namespaces) (p *plan, err error) {
-	p = &plan{}
-	defer func() {
-		if err != nil {
-			p.close()
-		}
-	}()
+func newPlan(o *Options, ns *namespaces) (*plan, error) {
+	p := &plan{}
+	if err := p.fill(o, ns); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *plan) fill(o *Options, ns *namespaces) (err error) {
 	s, c := o.Spec, &p.config
 	if c.Process, err = newProcessConfig(s.Process, s.Linux.Seccomp, o.Init); err != nil {
-		return nil, err
+		return err
 	}
 	c.Hostname, c.Domain = s.Hostname, s.Domainname
 	c.Cgroup = ns.isNew(unix.CLONE_NEWCGROUP)
@@ -101,30 +104,30 @@ func newPlan(o *Options, ns *namespaces) (p *plan, err error) {
 	c.InitNS = initNamespace(ns.isNew(unix.CLONE_NEWUSER))
 
 	if c.Root.Fd, err = p.tree(s.Root.Path, true); err != nil {
-		return nil, fmt.Errorf("rootfs: %w", err)
+		return fmt.Errorf("rootfs: %w", err)
 	}
 	c.Root.Readonly = s.Root.Readonly
 	if prop := s.Linux.RootfsPropagation; prop != "" {
 		c.Root.Propagation = propagationOptions[prop]
 		if c.Root.Propagation == 0 {
-			return nil, fmt.Errorf("spec: rootfs propagation %q is none of shared, slave, private, unbindable", prop)
+			return fmt.Errorf("spec: rootfs propagation %q is none of shared, slave, private, unbindable", prop)
 		}
 	}
 	for _, m := range s.Mounts {
 		if err := p.mount(m, ns, s); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	c.Null = -1
 	if len(c.Masked) > 0 {
 		if c.Null, err = p.device("/dev/null", unix.S_IFCHR, unix.Mkdev(1, 3)); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if !c.NoDev {
 		err = p.devices(s)
 	}
-	return p, err
+	return err
 }
 
 // tree opens path as a detached mount, with what is mounted below it if recursive.

@@ -13,7 +13,7 @@ import (
 // still executes it in a container, can ever write to it (CVE-2019-5736): as a read-only mount of its own, which
 // belongs to no mount namespace, or as a sealed copy in memory where the kernel has no such thing.
 func openSelf() (int, error) {
-	fd, err := cloneSelf()
+	fd, err := cloneReadonly(selfPath())
 	if err != nil {
 		fd, err = copySelf()
 	}
@@ -37,9 +37,10 @@ func selfPath() string {
 	return path
 }
 
-// cloneSelf needs open_tree(2) (5.2) and mount_setattr(2) (5.12).
-func cloneSelf() (int, error) {
-	tree, err := unix.OpenTree(unix.AT_FDCWD, selfPath(), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+// cloneReadonly needs open_tree(2) (5.2) and mount_setattr(2) (5.12). While a program is executed a write is ETXTBSY
+// anyway; the mount makes it EROFS for those who still hold it afterwards.
+func cloneReadonly(path string) (int, error) {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}

@@ -178,7 +178,7 @@ func (f *Flags) addNetwork() {
 	n.dnsSearch = opts.NewListOpts(opts.ValidateDNSSearch)
 	n.dnsOptions = opts.NewListOpts(nil)
 	n.extraHosts = opts.NewListOpts(opts.ValidateExtraHost)
-	f.set.StringVar(&n.network, "network", "", `Connect a container to a network ("host", "none", "private", "container:<name|id>")`)
+	f.set.StringVar(&n.network, "network", "", `Connect a container to a network ("host", "none", "private")`)
 	f.set.StringVar(&n.network, "net", "", "Connect a container to a network")
 	f.set.VarP(&n.publish, "publish", "p", "Publish a container's port(s) to the host")
 	f.set.BoolVarP(&n.publishAll, "publish-all", "P", false, "Publish all exposed ports to random ports")
@@ -242,7 +242,7 @@ func (f *Flags) addIdentity() {
 	i := &f.identity
 	i.uidMap = opts.NewListOpts(nil)
 	i.gidMap = opts.NewListOpts(nil)
-	f.set.StringVar(&i.userns, "userns", "", `User namespace to use ("host", "private")`)
+	f.set.StringVar(&i.userns, "userns", "", `User namespace to use ("host", "private", "keep-id")`)
 	f.set.Var(&i.uidMap, "uidmap", "Map user IDs of a user namespace of its own (container:host:count)")
 	f.set.Var(&i.gidMap, "gidmap", "Map group IDs of a user namespace of its own (container:host:count)")
 }

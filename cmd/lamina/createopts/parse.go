@@ -274,7 +274,9 @@ func (f *Flags) parseResources(c *Config) error {
 func (f *Flags) parseIdentity(c *Config) error {
 	i := &f.identity
 	c.HostConfig.UsernsMode = container.UsernsMode(i.userns)
-	if i.userns != "" && i.userns != "host" && i.userns != "private" {
+	switch i.userns {
+	case "", "host", "private", "keep-id":
+	default:
 		return errors.New("--userns: invalid USER mode")
 	}
 	var err error

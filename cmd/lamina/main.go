@@ -1,0 +1,28 @@
+// Lamina runs containers from layered images, without privilege: see docs/LAMINA.md.
+//
+// A call by an ordinary user goes through two processes: the one that was called, and itself executed again in a user
+// namespace in which the caller's range of ids is mapped (package idmap). From there all code is root's. The processes
+// of containers are this program too, in roles that os.Args[0] names.
+package main
+
+import (
+	"os"
+
+	"github.com/laminafs/lamina/internal/sysmon"
+)
+
+func main() {
+	takeRole()
+	if code, done := enterForCompletion(); done {
+		os.Exit(code)
+	}
+	os.Exit(run())
+}
+
+// run is one command. It returns the exit status.
+func run() int {
+	sysmon.Watch(nil, nil)
+	a := newApp()
+	err := rootCommand(a).Execute()
+	return report(a.err, err)
+}

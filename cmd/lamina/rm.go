@@ -1,0 +1,62 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/laminafs/lamina/runtime/container"
+)
+
+func (a *app) rmCommand() *cobra.Command {
+	var o container.RemoveOptions
+	cmd := command("rm [OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", between(1, -1),
+		"container rm, container remove, rm", func(cmd *cobra.Command, args []string) error {
+			return a.each(args, func(name string) error {
+				c, err := a.container(strings.Trim(name, "/"))
+				if err != nil {
+					return err
+				}
+				return c.Remove(cmd.Context(), o)
+			})
+		})
+	cmd.Aliases = []string{"remove"}
+	cmd.Flags().BoolVarP(&o.Volumes, "volumes", "v", false, "Remove anonymous volumes associated with the container")
+	cmd.Flags().BoolVarP(&o.Force, "force", "f", false, "Force the removal of a running container (uses SIGKILL)")
+	a.completeContainers(cmd, -1, all)
+	return cmd
+}
+
+func (a *app) renameCommand() *cobra.Command {
+	cmd := command("rename CONTAINER NEW_NAME", "Rename a container", between(2, 2), "container rename, rename",
+		func(cmd *cobra.Command, args []string) error {
+			c, err := a.container(args[0])
+			if err != nil {
+				return err
+			}
+			return c.Rename(cmd.Context(), args[1])
+		})
+	a.completeContainers(cmd, 1, all)
+	return cmd
+}
+
+func (a *app) containerPruneCommand() *cobra.Command {
+	var force bool
+	filter := filterFlag()
+	cmd := command("prune [OPTIONS]", "Remove all stopped containers", noArgs, "",
+		func(cmd *cobra.Command, _ []string) error {
+			if !force {
+				if err := a.confirm("WARNING! This will remove all stopped containers.", "container prune"); err != nil {
+					return err
+				}
+			}
+			n, err := a.pruneContainers(cmd.Context(), filters(filter))
+			if err != nil {
+				return err
+			}
+			return a.reclaimed(n)
+		})
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
+	cmd.Flags().Var(filter, "filter", `Provide filter values (e.g. "until=<timestamp>")`)
+	return cmd
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/docker/cli/cli/command/formatter"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/laminafs/lamina/runtime/container"
+)
+
+// statsPause is between two samples: what the rates are taken over.
+const statsPause = time.Second
+
+type statsFlags struct {
+	all, noStream, noTrunc bool
+	format                 string
+}
+
+func (a *app) statsCommand() *cobra.Command {
+	var f statsFlags
+	cmd := command("stats [OPTIONS] [CONTAINER...]", "Display a live stream of container(s) resource usage statistics", nil,
+		"container stats, stats", func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+			defer stop()
+			return a.stats(ctx, args, &f)
+		})
+	set := cmd.Flags()
+	set.BoolVarP(&f.all, "all", "a", false, "Show all containers (default shows just running)")
+	set.BoolVar(&f.noStream, "no-stream", false, "Disable streaming stats and only pull the first result")
+	set.BoolVar(&f.noTrunc, "no-trunc", false, "Do not truncate output")
+	set.StringVar(&f.format, "format", "", formatHelp)
+	a.completeContainers(cmd, -1, running)
+	return cmd
+}
+
+func (a *app) stats(ctx context.Context, names []string, f *statsFlags) error {
+	clear := !f.noStream && f.format == "" && term.IsTerminal(int(a.out.Fd()))
+	for {
+		list, err := a.measured(ctx, names, f.all)
+		if err != nil {
+			return err
+		}
+		// The first sample of a container has none before it to take a rate from.
+		entries, rates := a.sample(ctx, list)
+		if !rates || f.noStream {
+			if !pause(ctx) {
+				return nil
+			}
+			entries, _ = a.sample(ctx, list)
+		}
+		var text strings.Builder
+		if clear {
+			text.WriteString("\x1b[H\x1b[2J") // to the corner, and empty the screen
+		}
+		err = statsWrite(formatter.Context{Output: &text, Format: statsFormat(f.format), Trunc: !f.noTrunc}, entries)
+		if err == nil {
+			_, err = io.WriteString(a.out, text.String())
+		}
+		if err != nil || f.noStream || !pause(ctx) {
+			return err
+		}
+	}
+}
+
+// pause is until the next sample is worth it; false where the user has enough.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(statsPause):
+		return true
+	}
+}
+
+// measured are the containers that were named, or those that run.
+func (a *app) measured(ctx context.Context, names []string, all bool) ([]*container.Container, error) {
+	s, err := a.containers()
+	if err != nil {
+		return nil, err
+	}
+	var list []*container.Container
+	for _, n := range names {
+		c, err := s.Get(n)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	if len(names) > 0 {
+		return list, nil
+	}
+	summaries, err := s.List(ctx, container.ListOptions{All: all})
+	if err != nil {
+		return nil, err
+	}
+	for _, sum := range summaries {
+		c, err := s.Get(sum.ID)
+		if errors.Is(err, container.ErrNotFound) {
+			continue // removed since
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// sample asks all at once. rates tells whether each that runs had a sample before.
+func (a *app) sample(ctx context.Context, list []*container.Container) (entries []statsEntry, rates bool) {
+	entries = make([]statsEntry, len(list))
+	before := make([]bool, len(list))
+	var wg sync.WaitGroup
+	for i, c := range list {
+		wg.Go(func() { entries[i], before[i] = sampleOne(ctx, c) })
+	}
+	wg.Wait()
+	rates = true
+	for _, b := range before {
+		rates = rates && b
+	}
+	return entries, rates
+}
+
+func sampleOne(ctx context.Context, c *container.Container) (e statsEntry, rate bool) {
+	e = statsEntry{id: c.ID(), name: c.Name()}
+	st, err := c.Stats(ctx)
+	if err != nil {
+		return e, true // shown as "--"
+	}
+	e.fill(st)
+	return e, st.Read.IsZero() || !st.PreRead.IsZero()
+}

@@ -96,6 +96,9 @@ func unionOptions(m *image.Mount, r *record) string {
 		"lowerdir=" + strings.Join(lowers, ":"),
 		"upperdir=" + escapeOption(m.Upper),
 		"workdir=" + escapeOption(m.Work),
+		// A layer that is committed holds what is in the upper, and cannot say that a name of a lower is a link to it. So a
+		// file that is changed leaves its other names behind, as under Docker.
+		"index=0",
 	}
 	if s := idOption(r.UIDMap); s != "" {
 		o = append(o, "uidmapping="+s)
@@ -109,7 +112,7 @@ func unionOptions(m *image.Mount, r *record) string {
 func idOption(m []specs.LinuxIDMapping) string {
 	var s []string
 	for _, e := range m {
-		s = append(s, fmt.Sprintf("%d:%d:%d", e.HostID, e.ContainerID, e.Size))
+		s = append(s, fmt.Sprintf("%d:%d:%d", e.ContainerID, e.HostID, e.Size))
 	}
 	return strings.Join(s, ":")
 }

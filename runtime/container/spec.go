@@ -63,8 +63,8 @@ func newSpec(in *specInput) (*specs.Spec, error) {
 	}
 	s := &specs.Spec{
 		Version:  specs.Version,
-		Hostname: in.Host,
-		Root:     &specs.Root{Path: in.Rootfs, Readonly: h.ReadonlyRootfs},
+		Hostname: in.Host, Domainname: r.Config.Domainname,
+		Root: &specs.Root{Path: in.Rootfs, Readonly: h.ReadonlyRootfs},
 		Process: &specs.Process{
 			Terminal:        r.Config.Tty,
 			User:            in.User,

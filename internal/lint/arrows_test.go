@@ -14,7 +14,7 @@ import (
 // A part is a folder with all that is below it, unless a longer one is listed. Tests may import internal/uniontest
 // besides.
 var arrows = map[string][]string{
-	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/livemount", "internal/mountopt", "internal/sys"},
+	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/livemount", "internal/mountopt", "internal/sys", "internal/sysmon"},
 	"runtime":            {"whiteout", "internal/override", "internal/sys", "internal/fault", "internal/sysmon"}, // mounts by running laminafs
 	"unionfs":            {"copyup", "whiteout", "internal/override", "internal/claim", "internal/sys", "internal/fault"},
 	"unionfs/transport":  {"internal/sys", "internal/sysmon"},

@@ -16,7 +16,11 @@ import (
 )
 
 // liveDir is the directory that tells of our mount. Without one, where there is no place for it, nothing is told.
-type liveDir struct{ *livemount.Dir }
+type liveDir struct {
+	*livemount.Dir
+
+	removed sync.Once
+}
 
 // tellOf makes the directory.
 func tellOf(info livemount.Info, target string, logger *log.Logger) *liveDir {
@@ -25,16 +29,18 @@ func tellOf(info livemount.Info, target string, logger *log.Logger) *liveDir {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EROFS) {
 		logger.Printf("the mount will not be listed: %v", err)
 	}
-	return &liveDir{d}
+	return &liveDir{Dir: d}
 }
 
 func (l *liveDir) remove(logger *log.Logger) {
 	if l.Dir == nil {
 		return
 	}
-	if err := l.Dir.Remove(); err != nil {
-		logger.Printf("remove %s: %v", l.ID, err)
-	}
+	l.removed.Do(func() {
+		if err := l.Dir.Remove(); err != nil {
+			logger.Printf("remove %s: %v", l.ID, err)
+		}
+	})
 }
 
 // writeRequests answers SIGUSR1.

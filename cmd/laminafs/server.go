@@ -160,16 +160,19 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	}
 	live := tellOf(info, m.Target, logger)
 	defer live.remove(logger)
-	s, err := m.Serve(fs, logger, cmd.opts.Debug)
+	s, err := m.Serve(fs, logger, cmd.opts.Debug, func() {
+		fs.Unmounted()
+		live.remove(logger) // the next mount of the layers may be there before all is on the disk
+	})
 	if err == nil && background {
 		err = out.leaveStdio(live)
 	}
 	if err == nil {
+		if r, ok := mt.(*remoteMounter); ok && r.role.left != 0 {
+			prune()
+		}
 		told = true
 		err = mt.ready()
-	}
-	if r, ok := mt.(*remoteMounter); ok && err == nil && r.role.left != 0 {
-		prune()
 	}
 	if err != nil {
 		if m.Target != "" {
@@ -177,23 +180,20 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 		}
 		return errors.Join(err, fs.Close())
 	}
-	if end := wait(s, fs, live, signals, func(lazy bool) error { return mt.unmount(m, lazy) }, logger); !end {
+	if end := wait(s, live, signals, func(lazy bool) error { return mt.unmount(m, lazy) }, logger); !end {
 		return nil // requests may be on their way: the kernel ends them when we are gone
 	}
 	return fs.Close()
 }
 
 // wait returns true when the mount has ended, and false when it could not be ended but is to be given up.
-func wait(s *transport.Server, fs *unionfs.FS, live *liveDir, signals <-chan os.Signal, unmount func(lazy bool) error,
+func wait(s *transport.Server, live *liveDir, signals <-chan os.Signal, unmount func(lazy bool) error,
 	logger *log.Logger) bool {
-	asked, gone := false, s.Gone()
+	asked := false
 	for {
 		select {
 		case <-s.Done():
 			return true
-		case <-gone:
-			gone = nil
-			fs.Unmounted()
 		case sig := <-signals:
 			if sig == unix.SIGUSR1 {
 				live.writeRequests(s, logger)

@@ -2,7 +2,7 @@
 // reads requests from it, and unmounting. The filesystem behind it is any fuse.RawFileSystem and knows none of this.
 //
 //	m, err := transport.New(target, transport.Options{})   // mounted, but nobody answers yet
-//	s, err := m.Serve(fs)                                  // it answers
+//	s, err := m.Serve(fs, logger, false, func() {})        // it answers
 //	<-s.Done()                                             // unmounted, by anyone
 //
 // A mount lives in the mount namespace of the process that made it. The process that serves need not be in it: the

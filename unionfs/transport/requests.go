@@ -102,10 +102,17 @@ type requests struct {
 	fuse.RawFileSystem
 
 	guard *guard // nil where everybody may in whom the kernel lets in
+	gone  func() // that the mount is gone; again it does nothing
 	n     [opCount]atomic.Uint64
 }
 
 var _ fuse.RawFileSystem = (*requests)(nil)
+
+// OnUnmount is called when the last request is answered.
+func (r *requests) OnUnmount() {
+	r.gone()
+	r.RawFileSystem.OnUnmount()
+}
 
 func (r *requests) write(w io.Writer) error {
 	for op := range r.n {

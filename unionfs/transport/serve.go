@@ -22,17 +22,18 @@ const maxBackground = 64
 type Server struct {
 	requests requests
 	conn     connection
-	goneOnce sync.Once
-	gone     chan struct{} // closed by goneOnce
 	done     chan struct{}
 }
 
 // Serve begins to answer with fs. It returns when the kernel's first request, INIT, is answered. A panic of fs in
 // one request is an EIO for that request and a stack in the log. debug logs every request.
 //
+// gone is called once, within a second of the end of the mount and before fs is told. Requests may still be at work.
+//
 // Errors: the kernel's FUSE is too old, or the mount is gone already; the descriptor is closed.
-func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool) (*Server, error) {
-	s := &Server{gone: make(chan struct{}), done: make(chan struct{})}
+func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool, gone func()) (*Server, error) {
+	s := &Server{done: make(chan struct{})}
+	s.requests.gone = sync.OnceFunc(gone)
 	s.requests.RawFileSystem = fs
 	if m.opts.AllowRoot {
 		s.requests.guard = &guard{owner: uint32(unix.Geteuid())}
@@ -70,7 +71,7 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool) (*S
 	s.requests.n[opInit].Add(1)
 	sysmon.Watch(s.done, func() uint64 {
 		if s.Lost() {
-			s.goneOnce.Do(func() { close(s.gone) })
+			s.requests.gone()
 		}
 		return s.requests.total()
 	})
@@ -81,9 +82,6 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool) (*S
 	}()
 	return s, nil
 }
-
-// Gone is closed within a second of the end of the mount. Requests may still be at work.
-func (s *Server) Gone() <-chan struct{} { return s.gone }
 
 // Lost tells whether the mount is gone now.
 func (s *Server) Lost() bool { return s.conn.lost() }

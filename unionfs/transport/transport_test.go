@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +50,8 @@ type mounted struct {
 	fs  *memfs
 	dir string
 	log *logged
+
+	gone atomic.Int32 // how often it was said that the mount is gone
 }
 
 // mount mounts a memfs, and unmounts it at the end of the test if it is still there.
@@ -66,7 +69,7 @@ func mount(t *testing.T, o Options) *mounted {
 		t.Fatal(err)
 	}
 	x := &mounted{m: m, fs: newMemfs(), dir: m.Target, log: &logged{}}
-	if x.Server, err = m.Serve(x.fs, log.New(x.log, "", 0), false); err != nil {
+	if x.Server, err = m.Serve(x.fs, log.New(x.log, "", 0), false, func() { x.gone.Add(1) }); err != nil {
 		_ = m.Unmount(true)
 		t.Fatal(err)
 	}
@@ -92,6 +95,9 @@ func (x *mounted) waitEnd(t *testing.T) {
 	defer x.fs.mu.Unlock()
 	if !x.fs.gone {
 		t.Error("the filesystem does not know that it is unmounted")
+	}
+	if n := x.gone.Load(); n != 1 {
+		t.Errorf("it was said %d times that the mount is gone", n)
 	}
 }
 
@@ -358,7 +364,7 @@ func TestPassedDescriptor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := m.Serve(newMemfs(), log.Default(), false)
+	s, err := m.Serve(newMemfs(), log.Default(), false, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

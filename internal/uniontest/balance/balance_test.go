@@ -58,7 +58,7 @@ func serveAndForget(t *testing.T, dir string, redirect bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := m.Serve(fs, log.Default(), false)
+	s, err := m.Serve(fs, log.Default(), false, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,9 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary is the executable that containers begin with, too.
+// The test binary is the executable that containers begin with, too. It must be static, as lamina is: no imports that
+// need cgo.
 func TestMain(m *testing.M) {
 	Main()
+	if os.Args[0] == asUser {
+		os.Exit(reexecAsUser())
+	}
 	os.Exit(m.Run())
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -168,6 +169,9 @@ func (p *plan) mount(m specs.Mount, ns *namespaces, s *specs.Spec) error {
 	if shared && !p.config.InitNS {
 		mp.Source = map[string]string{"sysfs": "/sys", "mqueue": "/dev/mqueue", "proc": "/proc"}[m.Type]
 		mp.Options.Bind, mp.Options.Recursive, mp.Options.Data = true, true, nil
+		if _, err := os.Stat(mp.Source); m.Type == "mqueue" && errors.Is(err, fs.ErrNotExist) {
+			return nil // the machine has not mounted its queues either
+		}
 	}
 	if m.Type == "bind" || m.Type == "none" || mp.Options.Bind {
 		mp.Type = ""

@@ -47,13 +47,16 @@ func Login(ctx context.Context, o LoginOptions) (plainFile string, err error) {
 		return "", fmt.Errorf("login: %w", err)
 	}
 	useHelper(file)
-	store := file.GetCredentialsStore(key)
-	err = store.Store(configtypes.AuthConfig{Username: o.Username, Password: o.Password, ServerAddress: key})
+	credentials := configtypes.AuthConfig{Username: o.Username, Password: o.Password, ServerAddress: key}
+	if file.CredentialsStore == "" && file.CredentialHelpers[key] == "" {
+		// What the library's own store does, which then writes to stderr, where it is not for it to write.
+		file.GetAuthConfigs()[key] = credentials
+		plainFile, err = file.GetFilename(), file.Save()
+	} else {
+		err = file.GetCredentialsStore(key).Store(credentials)
+	}
 	if err != nil {
 		return "", fmt.Errorf("login: keep the credentials: %w", err)
-	}
-	if file.CredentialsStore == "" && file.CredentialHelpers[key] == "" {
-		plainFile = file.GetFilename()
 	}
 	return plainFile, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -61,7 +62,7 @@ func (s *Store) Pull(ctx context.Context, nameOfImage string, o PullOptions) (*P
 	return p, nil
 }
 
-// Tags lists the tags that a repository has in its registry.
+// Tags lists the tags that a repository has in its registry, sorted.
 func (s *Store) Tags(ctx context.Context, repositoryName string, o RegistryOptions) ([]string, error) {
 	ref, err := reference.ParseNormalizedNamed(repositoryName)
 	if err != nil {
@@ -72,6 +73,7 @@ func (s *Store) Tags(ctx context.Context, repositoryName string, o RegistryOptio
 		return nil, err
 	}
 	tags, err := remote.List(r.repo, remote.WithContext(ctx), remote.WithTransport(r.base), remote.WithAuthFromKeychain(r.o.Keychain))
+	slices.Sort(tags)
 	return tags, denied(err, ref, "pull")
 }
 
@@ -80,7 +82,7 @@ func (s *Store) pull(ctx context.Context, ref reference.Named, o PullOptions) (*
 	if o.Platform != "" {
 		platform, err := platforms.Parse(o.Platform)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("platform: %w", err)
 		}
 		p.platform = &platform
 	}
@@ -115,6 +117,7 @@ type puller struct {
 	progress  Progress
 	transport http.RoundTripper // logged in
 	digest    digest.Digest     // of what the name stands for
+	chosen    bool              // by its platform, from an index
 }
 
 // manifest is an image's manifest, as the registry has it.
@@ -153,6 +156,7 @@ func (p *puller) resolve(ctx context.Context) (*manifest, error) {
 			if err := validDigest(next.Digest); err != nil {
 				return nil, fmt.Errorf("index %s: %w", shortDigest(p.digest), err)
 			}
+			p.chosen = true
 			want, at = &next, p.repo.Digest(next.Digest.String())
 		case isManifest(mediaType):
 			m := &manifest{raw: d.Manifest, mediaType: mediaType}
@@ -306,7 +310,7 @@ func (p *puller) names() []reference.Named {
 
 // rightPlatform checks an image that no index chose.
 func (p *puller) rightPlatform(img *Image) error {
-	if p.platform == nil || img.Spec.Architecture == "" {
+	if p.platform == nil || p.chosen || img.Spec.Architecture == "" {
 		return nil
 	}
 	is := platforms.Normalize(img.Spec.Platform)

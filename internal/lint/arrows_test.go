@@ -15,7 +15,8 @@ import (
 // besides.
 var arrows = map[string][]string{
 	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/livemount", "internal/mountopt", "internal/sys", "internal/sysmon"},
-	"runtime":            {"whiteout", "internal/override", "internal/sys", "internal/fault", "internal/sysmon"}, // mounts by running laminafs
+	"runtime":            {"runtime/layertar", "whiteout", "internal/override", "internal/sys", "internal/fault", "internal/sysmon"}, // mounts by running laminafs
+	"runtime/layertar":   {"whiteout", "internal/override", "internal/sys"},
 	"unionfs":            {"copyup", "whiteout", "internal/override", "internal/claim", "internal/sys", "internal/fault"},
 	"unionfs/transport":  {"internal/sys", "internal/sysmon"},
 	"copyup":             {"whiteout", "internal/override", "internal/sys", "internal/fault"},

@@ -22,7 +22,7 @@ type ban struct {
 
 // onLayers are the parts that touch layers. internal/sys, which all of them go through, is left out: it is the place
 // where a descriptor becomes a path below /proc/self/fd.
-var onLayers = []string{"unionfs", "copyup", "whiteout", "internal/override"}
+var onLayers = []string{"unionfs", "copyup", "whiteout", "internal/override", "runtime/layertar"}
 
 var bans = []ban{
 	{

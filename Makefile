@@ -54,6 +54,12 @@ test-root: setup build ## The same as root: nothing may be skipped for want of p
 	@[ "$$(id -u)" = 0 ] || { echo 'make test-root: be root' >&2; exit 1; }
 	$(TEST) -p 1 -timeout 20m $(MOUNTING)
 
+.PHONY: test-vm
+test-vm: ## The cgroup tests on cgroup v2 with systemd, in a virtual machine, as root: minutes
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+		CGO_ENABLED=0 $(GO) test -c -o "$$dir/cgroup.test" ./runtime/cgroup && \
+		bash scripts/vm-test.sh "$$dir/cgroup.test" -test.v
+
 .PHONY: test-long
 test-long: setup lint ## Everything, with the long runs: hours
 	$(TEST) -race -tags faults ./internal/fault ./copyup ./runtime/image

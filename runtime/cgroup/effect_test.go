@@ -3,8 +3,11 @@ package cgroup
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,22 +25,13 @@ func needGroups(t *testing.T, controllers ...string) {
 	t.Helper()
 	info := Probe()
 	for _, c := range controllers {
-		if !contains(info.Controllers, c) {
+		if !slices.Contains(info.Controllers, c) {
 			t.Skipf("needs the %s controller: %s", c, strings.Join(info.Missing, " "))
 		}
 	}
 	if len(info.Controllers) == 0 {
 		t.Skipf("needs a cgroup: %s", strings.Join(info.Missing, " "))
 	}
-}
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
 }
 
 func TestMemoryLimitKills(t *testing.T) {
@@ -339,6 +333,55 @@ func TestLoadFindsAndEnds(t *testing.T) {
 			if again.Path() != "" || again.Kill() != nil || again.Remove() != nil {
 				t.Errorf("a removed group is found at %q", again.Path())
 			}
+		})
+	}
+}
+
+// What a killed monitor leaves is found by the container's id, ended and removed; systemd's scope goes with it.
+func TestAfterTheMonitorWasKilled(t *testing.T) {
+	needGroups(t)
+	id := testID(t)
+	said, err := os.OpenFile(filepath.Join(t.TempDir(), "said"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	h := start(t, "monitor", nil, "MONITORED="+id, "SAY="+said.Name())
+	h.run()
+	var pid int
+	until(t, "the monitor has a container", func() bool {
+		b, err := os.ReadFile(said.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, _ := fmt.Sscanf(string(b), "running %d\n", &pid)
+		return n == 1
+	})
+	if err := h.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	h.wait()
+
+	g, err := Load(id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := g.Pids(); err != nil || len(pids) != 1 || pids[0] != pid {
+		t.Errorf("left by the monitor: %v at %q (%v), want %d", pids, g.Path(), err, pid)
+	}
+	if info := Probe(); info.Driver == "systemd" && !options().NoSystemd && g.place.Unit != unitName(id) {
+		t.Errorf("not in a scope of systemd's: %+v", g.place)
+	}
+	if err := g.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range append(slices.Collect(maps.Values(g.Paths())), g.place.Scope) {
+		until(t, dir+" is gone", func() bool {
+			_, err := os.Stat(dir)
+			return errors.Is(err, os.ErrNotExist)
 		})
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"sync"
@@ -66,16 +65,6 @@ func New(id string, r *specs.LinuxResources, o Options) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The last container that goes takes the directory around them along; it may do so just before ours is made.
-	for try := 0; ; try++ {
-		g, err := m.newGroup(id, r, limits, o)
-		if try == 3 || !errors.Is(err, fs.ErrNotExist) {
-			return g, err
-		}
-	}
-}
-
-func (m *machine) newGroup(id string, r *specs.LinuxResources, limits []limit, o Options) (*Group, error) {
 	p, why := m.place(id, o)
 	g := &Group{id: id, place: p, why: why}
 	if len(p.Paths) == 0 {
@@ -233,7 +222,7 @@ func (g *Group) Pids() ([]int, error) {
 }
 
 // Remove removes the group, whose processes have ended; those that are just ending are waited for. What is not there is no
-// error. Where systemd made a scope for it, that goes when the last process in it does.
+// error. The directory that all groups lie in stays, as Docker's does: making it costs as much as a group. Where systemd made a scope for it, that goes when the last process in it does.
 func (g *Group) Remove() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -255,18 +244,5 @@ func (g *Group) Remove() error {
 		return errors.Join(errs...)
 	}
 	g.gone = true
-	g.tidy()
 	return nil
-}
-
-// tidy removes the directories around the group that New made, when they are empty; others may be using them.
-func (g *Group) tidy() {
-	if g.place.Unit != "" {
-		return
-	}
-	for _, p := range g.place.Paths {
-		if parent := filepath.Dir(p); filepath.Base(parent) == "lamina" {
-			_ = os.Remove(parent) // rmdir(2): EBUSY or ENOTEMPTY while another container is there
-		}
-	}
 }

@@ -30,7 +30,13 @@ func TestMain(m *testing.M) {
 		helpers[what]()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if m, err := look(); err == nil && os.Getenv(insideEnv) == "" {
+		for _, h := range m.hierarchies {
+			_ = os.Remove(filepath.Join(h.mount, folder)) // rmdir(2): refused while somebody else's group is there
+		}
+	}
+	os.Exit(code)
 }
 
 var helpers = map[string]func(){
@@ -39,6 +45,7 @@ var helpers = map[string]func(){
 	"count":    count,
 	"fork":     fork,
 	"sleep":    func() { <-time.After(5 * time.Minute) },
+	"monitor":  monitor,
 }
 
 // allocate touches 256 MiB.
@@ -91,6 +98,33 @@ func fork() {
 		n++
 	}
 	<-time.After(5 * time.Minute)
+}
+
+// monitor makes a group with a process in it, as the one who looks after a container does, and waits to be killed.
+func monitor() {
+	if err := monitored(os.Getenv("MONITORED"), os.Getenv("SAY")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+}
+
+func monitored(id, say string) error {
+	g, err := New(id, nil, options())
+	if err != nil {
+		return err
+	}
+	child := exec.Command("/bin/sleep", "300")
+	if err := child.Start(); err != nil {
+		return err
+	}
+	if err := g.Add(child.Process.Pid); err != nil {
+		return err
+	}
+	if err := os.WriteFile(say, fmt.Appendf(nil, "running %d\n", child.Process.Pid), 0o600); err != nil {
+		return err
+	}
+	<-time.After(5 * time.Minute)
+	return nil
 }
 
 // helper is a running helper.

@@ -20,7 +20,7 @@ import (
 const insideEnv = "LAMINA_CGROUP_INSIDE"
 
 // effects are the tests that run once more.
-const effects = "^Test(MemoryLimit|NoOOM|PidsLimit|CPUQuota|Update|Freezer|CPUSet|Load|Refused)"
+const effects = "^Test(MemoryLimit|NoOOM|PidsLimit|CPUQuota|Update|Freezer|CPUSet|Load|AfterThe|Refused)"
 
 // controllersForUser are what root gives to a user in these tests.
 var controllersForUser = []string{"memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer"}
@@ -188,7 +188,7 @@ func TestUserWithHisPart(t *testing.T) {
 	name, uid, gid := testUser(t)
 	dirs := give(t, m, filepath.Join(folder, name), uid, gid)
 	out := again(t, effects, uid, gid, nil)
-	passed(t, out, "TestMemoryLimitKills", "TestPidsLimitStopsForks", "TestCPUQuotaThrottles", "TestFreezerStopsACounter", "TestCPUSet", "TestLoadFindsAndEnds")
+	passed(t, out, "TestMemoryLimitKills", "TestPidsLimitStopsForks", "TestCPUQuotaThrottles", "TestFreezerStopsACounter", "TestCPUSet", "TestLoadFindsAndEnds", "TestAfterTheMonitorWasKilled")
 	for _, d := range dirs {
 		if left, err := filepath.Glob(filepath.Join(d, "test-*")); err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)
@@ -208,7 +208,7 @@ func TestUserInHisOwnCgroup(t *testing.T) {
 			}
 		}
 	})
-	passed(t, out, "TestMemoryLimitKills", "TestPidsLimitStopsForks", "TestCPUQuotaThrottles", "TestFreezerStopsACounter", "TestCPUSet", "TestLoadFindsAndEnds")
+	passed(t, out, "TestMemoryLimitKills", "TestPidsLimitStopsForks", "TestCPUQuotaThrottles", "TestFreezerStopsACounter", "TestCPUSet", "TestLoadFindsAndEnds", "TestAfterTheMonitorWasKilled")
 }
 
 // Without any he is told so, by what needs one.
@@ -322,7 +322,7 @@ func TestInUserNamespaceOnV2(t *testing.T) {
 	}
 	needGroups(t, "memory", "pids")
 	out := again(t, effects, os.Geteuid(), os.Getegid(), nil)
-	passed(t, out, "TestMemoryLimitKills", "TestPidsLimitStopsForks", "TestFreezerStopsACounter", "TestLoadFindsAndEnds")
+	passed(t, out, "TestMemoryLimitKills", "TestPidsLimitStopsForks", "TestFreezerStopsACounter", "TestLoadFindsAndEnds", "TestAfterTheMonitorWasKilled")
 }
 
 // Without systemd's help, groups go below the caller's own cgroup, whose processes make room.
@@ -345,5 +345,5 @@ func TestBelowTheOwnCgroupOnV2(t *testing.T) {
 	if err != nil {
 		t.Errorf("in a scope of its own: %v", err)
 	}
-	passed(t, string(out), "TestMemoryLimitKills", "TestPidsLimitStopsForks", "TestFreezerStopsACounter", "TestLoadFindsAndEnds")
+	passed(t, string(out), "TestMemoryLimitKills", "TestPidsLimitStopsForks", "TestFreezerStopsACounter", "TestLoadFindsAndEnds", "TestAfterTheMonitorWasKilled")
 }

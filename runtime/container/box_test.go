@@ -3,6 +3,7 @@ package container
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"os"
@@ -41,6 +42,37 @@ var laminafsPath = sync.OnceValues(func() (string, error) {
 	}
 	return path, os.Chmod(dir, 0o755)
 })
+
+// commandPath is the program that plays lamina: this one where it is static. A container has no libraries for it, and it
+// is executed there.
+var commandPath = sync.OnceValues(func() (string, error) {
+	exe, err := os.Executable()
+	if err != nil || !dynamic(exe) {
+		return exe, err
+	}
+	dir, err := os.MkdirTemp("", "lamina-bin")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "container.test")
+	cmd := exec.Command("go", "test", "-c", "-o", path, "github.com/laminafs/lamina/runtime/container")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", errors.New(string(out))
+	}
+	return path, os.Chmod(dir, 0o755)
+})
+
+// dynamic tells whether a program needs libraries.
+func dynamic(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return f.Section(".interp") != nil
+}
 
 func newBox(t testing.TB) *box {
 	t.Helper()
@@ -115,7 +147,7 @@ func (b *box) command(ctx context.Context, args ...string) *exec.Cmd {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	exe, err := os.Executable()
+	exe, err := commandPath()
 	if err != nil {
 		b.t.Fatal(err)
 	}

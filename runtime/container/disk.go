@@ -178,6 +178,32 @@ func (p process) kill() error {
 	return waitPidfd(fd, reapPatience)
 }
 
+// dying tells whether the process was killed and is not gone yet: what it held is about to be free.
+func (p process) dying() bool {
+	f := statFields(p.Pid)
+	if p.Pid <= 0 || len(f) < 20 || f[19] != strconv.FormatUint(p.StartTime, 10) {
+		return true // gone
+	}
+	const exiting = 0x4 // PF_EXITING of linux/sched.h
+	flags, err := strconv.ParseUint(f[6], 10, 64)
+	if f[0] == "Z" || f[0] == "X" || err == nil && flags&exiting != 0 {
+		return true
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(p.Pid) + "/status")
+	if err != nil {
+		return true // gone meanwhile
+	}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		mask, ok := strings.CutPrefix(line, "ShdPnd:")
+		if !ok {
+			continue
+		}
+		pending, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+		return err == nil && pending&(1<<(unix.SIGKILL-1)) != 0
+	}
+	return false
+}
+
 // reapPatience is how long a process that was killed may take to go, in milliseconds: one in an uninterruptible wait
 // goes when the kernel lets it.
 const reapPatience = 10_000

@@ -53,6 +53,7 @@ type monitor struct {
 	run       *run          // nil between runs
 	spec      *specs.Spec   // of the run
 	waiters   []chan<- int  // for the next exit code; each has room for it
+	closing   bool          // the tree is being unmounted
 	manual    bool          // stop or kill: no restart
 	canceled  chan struct{} // closed with manual
 	lastStats *api.StatsResponse
@@ -148,6 +149,7 @@ func (m *monitor) main(first *conn) int {
 	var sessions sync.WaitGroup
 	sessions.Go(func() { sess.serve() })
 	go m.accept(listener, &sessions)
+	go m.watchTree()
 	go func() {
 		<-terminated
 		_ = m.stop(m.stopSignal(), m.stopTimeout()) // a container that cannot be stopped is killed
@@ -199,6 +201,27 @@ func (m *monitor) openTree() (err error) {
 	return nil
 }
 
+// watchTree ends the container when its root is gone: all that it could do is fail.
+func (m *monitor) watchTree() {
+	fd, err := unix.FcntlInt(uintptr(m.union.pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return // it fails on its own then
+	}
+	defer unix.Close(fd)
+	if waitPidfd(fd, -1) != nil {
+		return
+	}
+	m.mu.Lock()
+	r := m.run
+	if !m.closing {
+		m.st.Error = "laminafs, which serves the container's root, has ended"
+	}
+	m.mu.Unlock()
+	if r != nil {
+		m.stopRun(r, unix.SIGKILL)
+	}
+}
+
 // closeTree unmounts it.
 func (m *monitor) closeTree() error {
 	if m.root >= 0 {
@@ -208,6 +231,9 @@ func (m *monitor) closeTree() error {
 	if m.union == nil {
 		return nil
 	}
+	m.mu.Lock()
+	m.closing = true
+	m.mu.Unlock()
 	return m.union.unmount()
 }
 

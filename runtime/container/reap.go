@@ -56,7 +56,7 @@ func ReapOutside(root string) error {
 		if !dirty(dir) {
 			continue
 		}
-		lock, err := lockPath(filepath.Join(dir, monitorLockFile), false)
+		lock, err := lockMonitor(dir)
 		if errors.Is(err, errLocked) || missing(err) {
 			continue // it runs, or was removed
 		}
@@ -69,6 +69,22 @@ func ReapOutside(root string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// lockMonitor takes monitor.lock. One that is being killed this moment is waited for, so that the next command after a
+// kill -9 does not find it.
+//
+// Errors: errLocked while the monitor lives.
+func lockMonitor(dir string) (*os.File, error) {
+	path := filepath.Join(dir, monitorLockFile)
+	f, err := lockPath(path, false)
+	if !errors.Is(err, errLocked) {
+		return f, err
+	}
+	if st, err := readState(dir); err != nil || st.Monitor.Pid == 0 || !st.Monitor.dying() {
+		return nil, errLocked
+	}
+	return lockPath(path, true)
 }
 
 // killLeft kills what a dead monitor has left running. Preconditions: monitor.lock is held.
@@ -129,7 +145,7 @@ func (c *Container) reapLocked() error {
 	if !dirty(c.dir()) {
 		return nil
 	}
-	mon, err := lockPath(filepath.Join(c.dir(), monitorLockFile), false)
+	mon, err := lockMonitor(c.dir())
 	if errors.Is(err, errLocked) {
 		return nil // it lives
 	}

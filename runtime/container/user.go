@@ -97,9 +97,10 @@ func resolveUser(root int, spec string, groups []string, uids, gids []specs.Linu
 	case !exists(u.GID, gids, id.GIDs):
 		return specs.User{}, "", fail(ErrInvalid, "group %d%s", u.GID, unmapped(id, gids))
 	}
+	u.AdditionalGids = []uint32{u.GID} // as Docker: a group that a program gives up is still forbidden what it is
 	for _, gid := range more {
 		n := uint32(gid)
-		if n == u.GID || slices.Contains(u.AdditionalGids, n) {
+		if slices.Contains(u.AdditionalGids, n) {
 			continue
 		}
 		// Groups that the rootfs gives and that do not exist here are left out; those asked for are not.

@@ -111,7 +111,7 @@ func (s capSets) check() error {
 	if err != nil {
 		return err
 	}
-	if lacking := (s.Permitted | s.Effective | s.Ambient) &^ have; lacking != 0 {
+	if lacking := (s.Permitted | s.Effective) &^ have; lacking != 0 {
 		for n := uint(0); n < 64; n++ {
 			if lacking&(1<<n) != 0 {
 				return fmt.Errorf("%s cannot be given: this process does not have it itself: %w", capName(n), unix.EPERM)
@@ -120,6 +120,10 @@ func (s capSets) check() error {
 	}
 	return nil
 }
+
+// raisable are the ambient capabilities that can be. Others, not permitted or not inheritable, are left out as runc
+// does it: its own example has some.
+func (s capSets) raisable() uint64 { return s.Ambient & s.Permitted & s.Inheritable }
 
 // apply sets all but the bounding set on the calling thread.
 func (s capSets) apply() error {
@@ -130,11 +134,11 @@ func (s capSets) apply() error {
 		return fmt.Errorf("clear ambient capabilities: %w", err)
 	}
 	for n := uint(0); n < 64; n++ {
-		if s.Ambient&(1<<n) == 0 {
+		if s.raisable()&(1<<n) == 0 {
 			continue
 		}
 		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(n), 0, 0); err != nil {
-			return fmt.Errorf("ambient %s (it must be permitted and inheritable too): %w", capName(n), err)
+			return fmt.Errorf("ambient %s: %w", capName(n), err)
 		}
 	}
 	return nil

@@ -9,7 +9,8 @@
 //	open rootfs, bind sources,
 //	device nodes, own executable
 //	clone(user mnt pid net uts ipc) -> waits in read(2), no program yet
-//	uid_map, gid_map, a byte        -> root of its namespace; execve of our executable
+//	uid_map, gid_map, oom_score_adj,
+//	hard limits raised, a byte      -> root of its namespace; execve of our executable
 //	Joined: cgroup, network            all mounts private; detached mounts of everything
 //	                                   that does not depend on the cgroup
 //	joined                          -> unshare(cgroup), cgroup mount
@@ -19,9 +20,8 @@
 //	                                <- ready (with the terminal's master)
 //	Create returns
 //	(Start)
-//	release                         -> user, working directory, program found
-//	                                <- limits
-//	prlimit(2), limited             -> capabilities, seccomp, execve
+//	release                         -> user, working directory, program found, limits,
+//	                                   capabilities, seccomp, execve
 //	Start returns                   <- end of file: executed
 //	                                <- failed{stage, message, errno}, in place of any of the above
 //

@@ -66,6 +66,10 @@ func (c *Container) Exec(p *specs.Process, stdio [3]*os.File, console func(maste
 		case <-c.first.done:
 			return nil, fmt.Errorf("exec: %w", os.ErrProcessDone)
 		default:
+			var step *sys.SpawnError
+			if errors.As(err, &step) && step.Step == "execve" && step.Err == unix.ENOENT {
+				err = fmt.Errorf("%w (an executable that needs shared libraries does not find them in the container: build it with CGO_ENABLED=0)", err)
+			}
 			return nil, fmt.Errorf("exec: join the container: %w", err)
 		}
 	}

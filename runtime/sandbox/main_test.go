@@ -61,7 +61,7 @@ func busybox(t testing.TB) string {
 	for _, applet := range []string{
 		"sh", "true", "false", "cat", "ls", "echo", "sleep", "id", "mount", "umount", "hostname", "kill", "readlink", "stat",
 		"test", "touch", "mkdir", "mknod", "stty", "tty", "ps", "grep", "head", "wc", "env", "pwd", "dd", "chmod", "awk", "ln", "rm",
-		"chroot", "unshare", "setsid", "dirname", "basename", "sort", "df", "nc",
+		"chroot", "find", "unshare", "setsid", "dirname", "basename", "sort", "df", "nc",
 	} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			t.Fatal(err)

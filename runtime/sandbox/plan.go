@@ -99,6 +99,7 @@ func (p *plan) fill(o *Options, ns *namespaces) (err error) {
 	if c.Process, err = newProcessConfig(s.Process, s.Linux.Seccomp, o.Init); err != nil {
 		return err
 	}
+	c.Process.MakeCwd = true
 	c.Hostname, c.Domain = s.Hostname, s.Domainname
 	c.Cgroup = ns.isNew(unix.CLONE_NEWCGROUP)
 	c.Sysctl, c.Masked, c.Readonly = s.Linux.Sysctl, s.Linux.MaskedPaths, s.Linux.ReadonlyPaths

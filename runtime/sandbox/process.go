@@ -30,6 +30,7 @@ type processConfig struct {
 	Rows      uint16
 	Cols      uint16
 	Reaper    bool // under a PID 1 of ours
+	MakeCwd   bool // the first process's working directory is made, as Docker does; another's must be there
 
 	Filter      []byte // struct sock_filter, one after the other; empty for none
 	FilterFlags uint
@@ -133,7 +134,13 @@ func (c *processConfig) become(parent conn, r root, initNS bool) error {
 	if err := dropBounding(c.Caps.Bounding); err != nil {
 		return staged("capabilities", err)
 	}
-	cwd, err := r.ensure(c.Cwd, true)
+	var cwd int
+	var err error
+	if c.MakeCwd {
+		cwd, err = r.ensure(c.Cwd, true)
+	} else {
+		cwd, err = r.open(c.Cwd, unix.O_PATH|unix.O_DIRECTORY)
+	}
 	if err != nil {
 		return staged("working directory", fmt.Errorf("%s: %w", c.Cwd, err))
 	}

@@ -159,9 +159,9 @@ func TestReaper(t *testing.T) {
 	needRoot(t)
 	root := busybox(t)
 	// A process whose parent has ended is PID 1's to wait for.
-	script := `echo pid $$; (sleep 0.01 &) ; (setsid sh -c 'exit 0' &); i=0; while [ $i -lt 100 ]; do ps -o stat,comm | grep -q '^Z' || break; sleep 0.02; i=$((i+1)); done; ps -o stat | grep -c '^Z'; exit 6`
+	script := `echo pid $$; (sleep 0.01 &) ; (setsid sh -c 'exit 0' &); i=0; while [ $i -lt 500 ]; do ps -o stat,comm | grep -q '^Z' || { echo none; break; }; sleep 0.02; i=$((i+1)); done; exit 6`
 	res, err := tryRun(t, Options{Spec: aSpec(root, "sh", "-c", script), Init: true})
-	if err != nil || res.status.ExitStatus() != 6 || !strings.HasSuffix(res.out, "\n0\n") || strings.HasPrefix(res.out, "pid 1\n") {
+	if err != nil || res.status.ExitStatus() != 6 || !strings.HasSuffix(res.out, "\nnone\n") || strings.HasPrefix(res.out, "pid 1\n") {
 		t.Errorf("%v, %v", err, res)
 	}
 	res, err = tryRun(t, Options{Spec: aSpec(root, "sh", "-c", "kill -KILL $$"), Init: true})

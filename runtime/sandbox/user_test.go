@@ -33,7 +33,7 @@ func reexecAsUser() int {
 // mustRun are tests that may not be skipped, whoever runs them.
 var mustRun = []string{
 	"TestTrue", "TestExitCodes", "TestExec/plain", "TestLinkInPlaceOfMountTarget", "TestMaskedPathIsLink", "TestBinds", "TestTmpfsAndDev",
-	"TestContainerAttacksOurExecutable", "TestOldRootIsGone", "TestTerminal", "TestReaper", "TestSeccomp", "TestHostNamespaces",
+	"TestContainerAttacksOurExecutable", "TestOldRootIsGone", "TestTerminal", "TestReaper", "TestSeccomp", "TestHostNamespaces", "TestOnLaminafs/plain", "TestNothingIsLeft", "TestContainerEndsWithItsParent",
 }
 
 // All other tests again, as a user with a range of ids, and as one without.
@@ -58,13 +58,14 @@ func TestAsOrdinaryUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "sandbox.test"), string(self), 0o755)
+	fs := laminafs(t)
 	const noRange = 54321
 	for _, uid := range []int{u.Uid, noRange} {
 		t.Run(fmt.Sprint("user ", uid), func(t *testing.T) {
 			cmd := &exec.Cmd{
 				Path: filepath.Join(dir, "sandbox.test"), Dir: "/",
 				Args:        []string{asUser, "-test.v", "-test.skip=^(TestAsOrdinaryUser|TestSeccomp32Bit|TestAgainstRunc)$"},
-				Env:         []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
+				Env:         []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", envLaminafs + "=" + fs},
 				SysProcAttr: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}, Setsid: true},
 			}
 			out, err := cmd.CombinedOutput()

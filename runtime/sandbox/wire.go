@@ -15,8 +15,6 @@ const (
 	wordJoined  = "joined"
 	wordReady   = "ready"
 	wordRelease = "release"
-	wordLimits  = "limits"
-	wordLimited = "limited"
 )
 
 // A message is one packet of the socket between parent and child.

@@ -26,12 +26,21 @@ type box struct {
 // limit bounds one command, which takes some tenths of a second: one that hangs is to say so.
 const limit = time.Minute
 
+// binDir is where the programs are built that the tests run; TestMain removes it.
+var binDir = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "lamina-bin")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
+})
+
 // laminafsPath is the program that mounts, built once.
 var laminafsPath = sync.OnceValues(func() (string, error) {
 	if p := os.Getenv("LAMINA_TEST_LAMINAFS"); p != "" {
 		return p, nil
 	}
-	dir, err := os.MkdirTemp("", "lamina-bin")
+	dir, err := binDir()
 	if err != nil {
 		return "", err
 	}
@@ -40,7 +49,7 @@ var laminafsPath = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", errors.New(string(out))
 	}
-	return path, os.Chmod(dir, 0o755)
+	return path, nil
 })
 
 // commandPath is the program that plays lamina: this one where it is static. A container has no libraries for it, and it
@@ -50,7 +59,7 @@ var commandPath = sync.OnceValues(func() (string, error) {
 	if err != nil || !dynamic(exe) {
 		return exe, err
 	}
-	dir, err := os.MkdirTemp("", "lamina-bin")
+	dir, err := binDir()
 	if err != nil {
 		return "", err
 	}
@@ -61,7 +70,7 @@ var commandPath = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", errors.New(string(out))
 	}
-	return path, os.Chmod(dir, 0o755)
+	return path, nil
 })
 
 // dynamic tells whether a program needs libraries.

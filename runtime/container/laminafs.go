@@ -14,6 +14,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/laminafs/lamina/runtime/idmap"
 	"github.com/laminafs/lamina/runtime/image"
 )
 
@@ -105,6 +106,10 @@ func unionOptions(m *image.Mount, r *record) string {
 	}
 	if s := idOption(r.GIDMap); s != "" {
 		o = append(o, "gidmapping="+s)
+	}
+	if len(r.Rootfs) > 0 && identity().Kind == idmap.Single {
+		// Nobody but us exists here, and the kernel lets nobody touch what belongs to nobody (EOVERFLOW).
+		o = append(o, "squash_to_root=1")
 	}
 	return strings.Join(o, ",")
 }

@@ -41,7 +41,11 @@ func TestMain(m *testing.M) {
 	case commandArg0:
 		os.Exit(commandMain(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if dir, err := binDir(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
 }
 
 // commandMain is lamina ROOT LAMINAFS COMMAND ARG.

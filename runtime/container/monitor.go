@@ -201,6 +201,9 @@ func (m *monitor) openTree() (err error) {
 	return nil
 }
 
+// errUnionEnded is why a container has ended that nobody has stopped.
+var errUnionEnded = errors.New("laminafs, which served the container's root, has ended")
+
 // watchTree ends the container when its root is gone: all that it could do is fail.
 func (m *monitor) watchTree() {
 	fd, err := unix.FcntlInt(uintptr(m.union.pidfd), unix.F_DUPFD_CLOEXEC, 0)
@@ -212,12 +215,9 @@ func (m *monitor) watchTree() {
 		return
 	}
 	m.mu.Lock()
-	r := m.run
-	if !m.closing {
-		m.st.Error = "laminafs, which serves the container's root, has ended"
-	}
+	r, closing := m.run, m.closing
 	m.mu.Unlock()
-	if r != nil {
+	if r != nil && !closing {
 		m.stopRun(r, unix.SIGKILL)
 	}
 }
@@ -231,10 +231,14 @@ func (m *monitor) closeTree() error {
 	if m.union == nil {
 		return nil
 	}
+	var err error
+	if waitPidfd(m.union.pidfd, 0) == nil {
+		err = errUnionEnded
+	}
 	m.mu.Lock()
 	m.closing = true
 	m.mu.Unlock()
-	return m.union.unmount()
+	return errors.Join(err, m.union.unmount())
 }
 
 // abort takes back what a failed start has made, and keeps the reason.

@@ -18,7 +18,8 @@ func copyAttributes(to, from sys.At) error {
 	if err != nil {
 		return err
 	}
-	if err := sys.Chown(to, int(st.Uid), int(st.Gid)); err != nil {
+	// EINVAL: an owner that our user namespace does not have, as the machine's root with --rootfs /. It is ours then.
+	if err := sys.Chown(to, int(st.Uid), int(st.Gid)); err != nil && err != unix.EINVAL {
 		return fmt.Errorf("chown: %w", err)
 	}
 	names, err := sys.XattrNames(from)

@@ -74,7 +74,7 @@ func inheritACL(def []byte, mode uint32) (access []byte, masked uint32, err erro
 
 // defaultACL returns the default ACL of the upper directory p, nil where it has none. at is its descriptor.
 func (fs *FS) defaultACL(p *node, fd int) ([]byte, error) {
-	if fs.cfg.NoACL || p.dir.acl.Load() == aclNone {
+	if p.dir.acl.Load() == aclNone {
 		return nil, nil
 	}
 	v, err := sys.XattrValue(sys.Fd(fd), aclDefault)

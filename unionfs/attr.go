@@ -51,7 +51,7 @@ func (fs *FS) stat(n *node) (unix.Stat_t, error) {
 }
 
 func (fs *FS) statLocked(n *node) (unix.Stat_t, error) {
-	if n.dir != nil && n.dir.final != nil && !n.anon {
+	if n.dir != nil && n.dir.final != nil && !n.anon && n.rarely().orphaned == 0 {
 		st := *n.dir.final
 		st.Nlink = 0
 		return st, nil

@@ -77,9 +77,6 @@ func (fs *FS) copyUpParent(c *copies, n *node) error {
 	for {
 		d, named := n.dentry()
 		if !named {
-			if n.dir != nil {
-				return unix.ENOENT // removed
-			}
 			return nil
 		}
 		err := fs.copyUpFor(c, d.parent, wholeFile)
@@ -130,7 +127,7 @@ func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
 			if n.dir == nil && st.Nlink > 1 && fs.cfg.NoIndex {
 				return nil // one of several names, which goes its own way from here: an object of its own
 			}
-			return fs.setOrigin(at, made.Ino, whiteout.Origin{Device: l.device, Ino: st.Ino})
+			return fs.setOrigin(at, made.Ino, whiteout.Origin{Device: l.device, Ino: st.Ino}, fs.readable(meta.Mode))
 		},
 	}
 	return fs.stage.Object(copyup.Source{At: at, Stat: st}, meta, opt)
@@ -176,7 +173,7 @@ func (fs *FS) placeStaged(c *copies, n *node, staged sys.At, was copied) error {
 		d, named := n.dentry()
 		if !named {
 			if n.dir != nil {
-				return unix.ENOENT // removed
+				return fs.placeRemovedDir(n, staged)
 			}
 			return fs.placeNameless(c, n, staged, was)
 		}
@@ -363,6 +360,23 @@ func (fs *FS) placeNameless(c *copies, n *node, staged sys.At, was copied) error
 	n.up = true
 	n.lower = nil
 	fs.dropFile(n)
+	n.changed()
+	return nil
+}
+
+// placeRemovedDir keeps the copy of a directory that was removed, for who has it open, in the staging directory.
+func (fs *FS) placeRemovedDir(n *node, staged sys.At) error {
+	n.loc.Lock()
+	defer n.loc.Unlock()
+	if n.dir.final == nil || n.rarely().orphaned != 0 {
+		return unix.ENOENT
+	}
+	number := fs.orphans.Add(1)
+	if err := sys.Rename(staged, sys.At{Dirfd: fs.work.staging, Name: orphanName(number)}, 0); err != nil {
+		return err
+	}
+	n.own().orphaned = number
+	n.xattrs.Store(xattrsSome)
 	n.changed()
 	return nil
 }
@@ -577,7 +591,7 @@ func (fs *FS) keepIno(n *node) error {
 	if err != nil {
 		return err
 	}
-	return fs.setOrigin(at, st.Ino, whiteout.Origin{Device: low.layer.device, Ino: lst.Ino})
+	return fs.setOrigin(at, st.Ino, whiteout.Origin{Device: low.layer.device, Ino: lst.Ino}, fs.readable(st.Mode))
 }
 
 // keepTimes puts the times of the directory open as fd back: marks that come and go in it are no change to what

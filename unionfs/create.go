@@ -131,6 +131,7 @@ type maker struct {
 	uid, gid uint32 // to store
 	parent   unix.Stat_t
 	acl      []byte // default ACL of the parent
+	disown   bool   // the parent has a default ACL, but ACLs are not kept
 }
 
 // planNew decides owner, group and mode of a new object in p, whose upper is open as fd. In a set-group-ID directory
@@ -159,6 +160,9 @@ func (fs *FS) planNew(p *node, fd int, o newObject) (m maker, err error) {
 	if m.acl, err = fs.defaultACL(p, fd); err != nil {
 		return m, err
 	}
+	if fs.cfg.NoACL && m.acl != nil {
+		m.acl, m.disown = nil, true
+	}
 	if m.acl == nil {
 		m.mode &^= m.umask & 0o777
 	}
@@ -182,7 +186,8 @@ func (fs *FS) makeObject(a sys.At, m maker, flags entryFlags) (made, error) {
 	}
 	isDir := m.mode&unix.S_IFMT == unix.S_IFDIR
 	opaque := isDir && flags&inLower != 0
-	inPlace := over == nil && meta.UID == fs.euid && meta.GID == gid && flags&whNode == 0 && !opaque
+	inPlace := over == nil && meta.UID == fs.euid && meta.GID == gid && flags&whNode == 0 && !opaque &&
+		!m.disown // in the staging directory nothing is inherited
 	if inPlace {
 		r := made{fd: -1}
 		err := r.make(a, meta.Mode, m)

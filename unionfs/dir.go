@@ -94,7 +94,7 @@ func (fs *FS) readDir(d *dir, fn func(sys.Dirent)) error {
 		return err
 	}
 	defer fs.releaseDir(d)
-	list, err := sys.OpenNoAtime(sys.At{Dirfd: fd, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY)
+	list, err := reopen(fd, unix.O_RDONLY|unix.O_NOATIME)
 	if err != nil {
 		return err
 	}
@@ -102,20 +102,41 @@ func (fs *FS) readDir(d *dir, fn func(sys.Dirent)) error {
 	return sys.ReadDir(list, fn)
 }
 
-// accessed moves the access time of an upper directory that is listed from memory, as the mount it is in wants that
-// (relatime, say): by reading from it.
-func (fs *FS) accessed(n *node) {
-	d := n.upperDir()
-	if d == nil || fs.cfg.NoAtime || n.dir.gone() {
-		return
+// reopen opens the directory that fd is open on a second time, since fd, mostly from O_PATH, can do less: neither list
+// nor sync, nor stay open for itself. O_NOATIME is given up where it is not ours to ask for.
+func reopen(fd, flags int) (int, error) {
+	at := sys.At{Dirfd: fd, Name: "."}
+	if flags&unix.O_NOATIME != 0 {
+		return sys.OpenNoAtime(at, flags&^unix.O_NOATIME|unix.O_DIRECTORY)
+	}
+	return sys.Open(at, flags|unix.O_DIRECTORY, 0)
+}
+
+// reopenUpper is reopen, to list or to sync, of the upper of the directory n. It is -1 where that has none, or was
+// removed.
+func (fs *FS) reopenUpper(n *node) (int, error) {
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	d := n.dir.upper
+	if d == nil || n.dir.final != nil {
+		return -1, nil
 	}
 	fd, err := fs.openDir(d)
 	if err != nil {
-		return
+		return -1, err
 	}
 	defer fs.releaseDir(d)
-	list, err := sys.Open(sys.At{Dirfd: fd, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
+	return reopen(fd, unix.O_RDONLY)
+}
+
+// accessed moves the access time of an upper directory that is listed from memory, as the mount it is in wants that
+// (relatime, say): by reading from it.
+func (fs *FS) accessed(n *node) {
+	if fs.cfg.NoAtime {
+		return
+	}
+	list, err := fs.reopenUpper(n)
+	if err != nil || list < 0 {
 		return
 	}
 	defer sys.Close(list)

@@ -122,9 +122,21 @@ func (t *fdTable) forget(c *cachedFd) {
 }
 
 // pin accounts for a descriptor outside the table, false where there are too many of them already.
-func (t *fdTable) pin() bool {
+func (t *fdTable) pin() bool { return t.pinUpTo(t.max / 2) }
+
+// crowded reports whether there are too many of them.
+func (t *fdTable) crowded() bool {
 	t.mu.Lock()
-	if t.pinned >= t.max/2 {
+	defer t.mu.Unlock()
+	return t.pinned >= t.max/2
+}
+
+// pinAnyway is pin for what has no other way, up to half of what the process may have: twice max.
+func (t *fdTable) pinAnyway() bool { return t.pinUpTo(2 * t.max) }
+
+func (t *fdTable) pinUpTo(limit int) bool {
+	t.mu.Lock()
+	if t.pinned >= limit {
 		t.mu.Unlock()
 		return false
 	}

@@ -343,17 +343,11 @@ func (fs *FS) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if n == nil || !n.isDir() {
 		return fs.status("fsyncdir", unix.ENOTDIR)
 	}
-	d := n.upperDir()
-	if fs.cfg.Volatile || d == nil || n.dir.gone() {
+	if fs.cfg.Volatile {
 		return fuse.OK
 	}
-	fd, err := fs.openDir(d)
-	if err != nil {
-		return fs.status("fsyncdir", err)
-	}
-	defer fs.releaseDir(d)
-	list, err := sys.Open(sys.At{Dirfd: fd, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
+	list, err := fs.reopenUpper(n)
+	if err != nil || list < 0 {
 		return fs.status("fsyncdir", err)
 	}
 	defer sys.Close(list)

@@ -30,15 +30,17 @@ func (fs *FS) forget(n *node, refs int64) {
 // reaper takes nodes apart that nobody refers to, in the background.
 type reaper struct {
 	mu      sync.Mutex
-	wake    sync.Cond
+	wake    sync.Cond // there is something to do, or the end has come
+	idle    sync.Cond // there is nothing to do any more
 	queue   []*node
+	busy    bool
 	stopped bool
 	ending  atomic.Bool // as stopped, for who does not hold mu
 	done    chan struct{}
 }
 
 func (r *reaper) start(fs *FS) {
-	r.wake.L = &r.mu
+	r.wake.L, r.idle.L = &r.mu, &r.mu
 	r.done = make(chan struct{})
 	go r.run(fs)
 }
@@ -52,19 +54,31 @@ func (r *reaper) add(n *node) {
 	r.mu.Unlock()
 }
 
+// catchUp waits until all that is not referred to is taken apart. Precondition: no dirState.mu and no node.loc is held.
+func (r *reaper) catchUp() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for (len(r.queue) > 0 || r.busy) && !r.stopped {
+		r.idle.Wait()
+	}
+}
+
 func (r *reaper) run(fs *FS) {
 	defer close(r.done)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer r.idle.Broadcast()
 	for {
 		for len(r.queue) == 0 && !r.stopped {
+			r.busy = false
+			r.idle.Broadcast()
 			r.wake.Wait()
 		}
 		if r.stopped {
 			return
 		}
 		batch := r.queue
-		r.queue = nil
+		r.queue, r.busy = nil, true
 		r.mu.Unlock()
 		for _, n := range batch {
 			if r.ending.Load() {
@@ -139,7 +153,7 @@ func (fs *FS) dismantle(n *node) {
 		fs.fds.unpin()
 	}
 	if number := n.rarely().orphaned; number != 0 {
-		_ = sys.Unlink(sys.At{Dirfd: fs.work.staging, Name: orphanName(number)}) // else the next mount clears it
+		fs.stage.Discard(sys.At{Dirfd: fs.work.staging, Name: orphanName(number)})
 	}
 	if n.dir != nil {
 		fs.forgetDirs(n.sourcesLocked())

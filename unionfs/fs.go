@@ -3,7 +3,6 @@ package unionfs
 import (
 	"fmt"
 	"log"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +37,6 @@ type FS struct {
 	// Where owners and modes of upper objects go (owner.go).
 	canChown       bool // the inode can have any owner that is shown
 	overrideAlways bool // the attribute has it, always
-	markRoot       sync.Once
 	overrides      overrideLocks
 
 	nodes   *nodeTable

@@ -37,13 +37,12 @@ func (fs *FS) fileAttr(n *node, cmd uint32, arg []byte) error {
 		return err
 	}
 	defer loc.done()
-	flags := unix.O_RDONLY | unix.O_NONBLOCK
-	at := loc.At
-	if n.dir != nil {
-		flags |= unix.O_DIRECTORY
-		at.Name = "."
+	var fd int
+	if n.dir != nil && loc.Name == "" {
+		fd, err = reopen(loc.Dirfd, unix.O_RDONLY)
+	} else {
+		fd, err = sys.Open(loc.At, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	}
-	fd, err := sys.Open(at, flags, 0)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func openLayer(option, path string) (*layer, error) {
 
 // readable checks that the directory can be listed, which an O_PATH descriptor does not tell.
 func readable(fd int) error {
-	list, err := sys.Open(sys.At{Dirfd: fd, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	list, err := reopen(fd, unix.O_RDONLY)
 	sys.Close(list)
 	return err
 }
@@ -250,6 +250,13 @@ func (fs *FS) probeOverlayFormat(cfg *Config, tmp sys.At) error {
 	dst := fs.stage.Temp()
 	err := sys.Rename(tmp, dst, unix.RENAME_WHITEOUT)
 	fs.stage.Discard(dst)
+	if err == nil {
+		// Another union filesystem makes none: to it a whiteout is a name that is not there.
+		var st unix.Stat_t
+		if st, err = sys.Stat(tmp); err == nil && !whiteout.IsDevice(st.Mode, st.Rdev) {
+			err = unix.EINVAL
+		}
+	}
 	if err != nil {
 		return &ConfigError{"whiteout", "overlay", fmt.Errorf("upperdir=%s: rename with RENAME_WHITEOUT: %w", cfg.Upper, err)}
 	}
@@ -257,7 +264,7 @@ func (fs *FS) probeOverlayFormat(cfg *Config, tmp sys.At) error {
 }
 
 func (fs *FS) listStaging(fn func(sys.Dirent)) error {
-	fd, err := sys.Open(sys.At{Dirfd: fs.work.staging, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := reopen(fs.work.staging, unix.O_RDONLY)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ type node struct {
 type rareState struct {
 	more     []dentry // further names of something that is not a directory
 	fd       int      // of an anonymous node
-	orphaned uint64   // number of its name in the staging directory, where no descriptor was to be had; 0 for none
+	orphaned uint64   // number of its name in the staging directory, in place of fd; 0 for none
 	copies   *copies  // a change not made yet for which the node was copied up, and nobody else needs it there
 	linked   uint64   // under which number it is in hardlinks.upper, 0 for not; guarded by hardlinks.mu
 
@@ -141,7 +141,7 @@ func (n *node) isUp() bool {
 
 func (n *node) upLocked() bool {
 	if n.dir != nil {
-		return n.dir.upper != nil
+		return n.dir.upper != nil || n.rarely().orphaned != 0
 	}
 	return n.up
 }
@@ -284,7 +284,9 @@ func (fs *FS) locateLocked(n *node) (at sys.At, l *layer, release func(), err er
 	switch {
 	case n.anon:
 		return sys.Fd(n.rarely().fd), fs.upper, nothing, nil
-	case n.dir != nil && n.dir.final != nil:
+	case n.rarely().orphaned != 0:
+		return sys.At{Dirfd: fs.work.staging, Name: orphanName(n.rarely().orphaned)}, fs.upper, nothing, nil
+	case n.dir != nil && n.dir.final != nil && n.dir.upper != nil:
 		return at, nil, nothing, unix.ENOENT // by its name another one could be found
 	case n.dir != nil:
 		d = n.dir.upper
@@ -299,8 +301,6 @@ func (fs *FS) locateLocked(n *node) (at sys.At, l *layer, release func(), err er
 			return at, nil, nothing, err
 		}
 		return sys.Fd(fd), d.layer, func() { fs.releaseDir(d) }, nil
-	case n.rarely().orphaned != 0:
-		return sys.At{Dirfd: fs.work.staging, Name: orphanName(n.rarely().orphaned)}, fs.upper, nothing, nil
 	case n.up && n.hard() != nil:
 		return sys.At{Dirfd: fs.work.index, Name: n.hard().key.String()}, fs.upper, nothing, nil
 	case n.up:

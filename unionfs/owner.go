@@ -114,22 +114,37 @@ func (fs *FS) readOverride(at sys.At) (override.Stat, bool) {
 }
 
 // overrideLocks keep others from an override attribute while it is read, changed and written back. Nodes share them.
-type overrideLocks [64]sync.Mutex
+type overrideLocks struct {
+	nodes [64]sync.Mutex
+
+	rootMu sync.Mutex
+	root   bool // the upper's root has the attribute
+}
 
 func (l *overrideLocks) lock(n *node) (unlock func()) {
-	mu := &l[n.id%uint64(len(l))]
+	mu := &l.nodes[n.id%uint64(len(l.nodes))]
 	mu.Lock()
 	return mu.Unlock
 }
 
+// markRootOnce sees that the upper's root has the attribute. What fails is tried again the next time.
+func (fs *FS) markRootOnce() error {
+	fs.overrides.rootMu.Lock()
+	defer fs.overrides.rootMu.Unlock()
+	if fs.overrides.root {
+		return nil
+	}
+	err := fs.markUpperRoot()
+	fs.overrides.root = err == nil
+	return err
+}
+
 // writeOverride writes the attribute to an upper object, and sees that the root has one.
 func (fs *FS) writeOverride(at sys.At, o override.Stat) error {
-	var err error
 	if at.Dirfd != fs.upperFd {
-		fs.markRoot.Do(func() { err = fs.markUpperRoot() })
-	}
-	if err != nil {
-		return err
+		if err := fs.markRootOnce(); err != nil {
+			return err
+		}
 	}
 	return sys.Setxattr(at, fs.upper.override, []byte(o.String()), 0)
 }

@@ -19,7 +19,7 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 	if n == nil || !n.isDir() {
 		return fs.status("readdir", unix.ENOTDIR)
 	}
-	if in.Offset == 0 {
+	if in.Offset == 0 && in.Flags&unix.O_NOATIME == 0 {
 		fs.accessed(n)
 	}
 	x, unlock, err := fs.readIndex(n)
@@ -123,7 +123,7 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 	if n == nil || !n.isDir() {
 		return fs.status("readdirplus", unix.ENOTDIR)
 	}
-	if in.Offset == 0 {
+	if in.Offset == 0 && in.Flags&unix.O_NOATIME == 0 {
 		fs.accessed(n)
 	}
 	for _, dot := range fs.dots(n, in.Offset) {

@@ -111,6 +111,9 @@ func (r *renaming) run() (again bool, err error) {
 	if err := r.copyUp(); err != nil {
 		return false, err
 	}
+	if r.dst != nil {
+		fs.makeRoom()
+	}
 	defer lockDirs(r.p1, r.p2, r.src, r.dst)()
 	if !r.resolve() {
 		return true, nil
@@ -410,7 +413,7 @@ func (r *renaming) move() error {
 	r.leave = r.leave || r.e1.flags&inLower != 0
 	f1 := fs.formatFor(r.n1)
 	if r.leave && f1 == whiteout.WH {
-		if err := whiteout.MakeFile(r.at1.Dirfd, r.n1); err != nil {
+		if err := fs.makeWhiteout(r.at1.Dirfd, r.n1); err != nil {
 			undo()
 			return err
 		}
@@ -455,7 +458,7 @@ func (r *renaming) prepareTarget(flags entryFlags) (undo func(), buried *unix.St
 	if err != nil || r.dst.dir.upper == nil {
 		return nothing, &st, err
 	}
-	if undo, err = fs.keepDir(r.dst); err != nil {
+	if undo, err = fs.keepDir(r.dst, fs.fds.pinAnyway); err != nil {
 		return nothing, nil, err
 	}
 	if err := r.clearTarget(flags); err != nil {
@@ -471,7 +474,7 @@ func (r *renaming) clearTarget(flags entryFlags) (err error) {
 	if flags&inLower != 0 {
 		// Without its whiteouts the directory would be full again: hide what is below it first.
 		if fs.formatFor(r.n2) == whiteout.WH {
-			err = whiteout.MakeFile(r.at2.Dirfd, r.n2)
+			err = fs.makeWhiteout(r.at2.Dirfd, r.n2)
 			r.p2.dir.index.get(r.n2).flags |= whFile
 		} else {
 			fd, _ := fs.fds.acquire(&r.dst.dir.upper.fd)
@@ -530,7 +533,11 @@ func (r *renaming) moveOnce(flags2 entryFlags) error {
 		return nil
 	}
 	if leaveDevice {
-		return sys.Rename(r.at1, r.at2, unix.RENAME_WHITEOUT)
+		err := sys.Rename(r.at1, r.at2, unix.RENAME_WHITEOUT)
+		if err == nil {
+			fs.dropInherited(r.at1)
+		}
+		return err
 	}
 	return sys.Rename(r.at1, r.at2, 0)
 }

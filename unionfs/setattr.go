@@ -111,10 +111,15 @@ func (fs *FS) setOwnerMode(n *node, in *fuse.SetAttrIn) error {
 			return err
 		}
 	}
-	if setMode {
-		return sys.Chmod(loc.At, mode)
+	if !setMode {
+		return nil
 	}
-	return nil
+	if !fs.readable(mode) {
+		if err := fs.keepOrigin(loc.At); err != nil {
+			return err
+		}
+	}
+	return sys.Chmod(loc.At, mode)
 }
 
 // newOwner returns the ids to store, -1 for one that stays.

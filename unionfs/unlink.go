@@ -32,6 +32,16 @@ func (fs *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Stat
 	return fs.status("rmdir", fs.remove(in.NodeId, name, true))
 }
 
+// makeRoom waits, when too many objects without a name are kept open, for those to go that nobody has open any more. Who
+// removes a tree would else be faster than the reaper.
+//
+// Precondition: no dirState.mu and no node.loc is held.
+func (fs *FS) makeRoom() {
+	if fs.fds.crowded() {
+		fs.reaper.catchUp()
+	}
+}
+
 func (fs *FS) remove(parent uint64, name string, wantDir bool) error {
 	p, err := fs.parent(parent, name)
 	if err != nil {
@@ -54,6 +64,7 @@ func (fs *FS) remove(parent uint64, name string, wantDir bool) error {
 	if err := fs.copyUp(p, wholeFile); err != nil {
 		return err
 	}
+	fs.makeRoom()
 	defer lockDirs(p, n)()
 	e := p.dir.index.lookup(name)
 	if e == nil || e.node != n {
@@ -120,26 +131,32 @@ func (fs *FS) removeFile(n *node, path string, e *entry, at sys.At) error {
 		cancel := undo
 		undo = func() { cancel(); _ = fs.links.settle(h) } // a stale intent tells of a name that is still there
 	}
-	err = fs.takeOff(e, at, inUpper, sys.Unlink, 0)
+	err = fs.takeOff(e, at, inUpper, removal{remove: sys.Unlink})
 	if err != nil {
 		undo()
 	}
 	return fs.unrecordable(at.Name, err)
 }
 
+// removal is how the upper's own object goes away.
+type removal struct {
+	remove   func(sys.At) error
+	exchange uint   // flags of the rename by which a whiteout takes its place
+	keepAs   string // name in the staging directory by which a directory that is exchanged stays, "" where it goes
+}
+
 // takeOff removes what is at the name at, entry e, and leaves a whiteout where a lower layer has something of the name.
-// remove takes the upper's own object away, if there is one (inUpper); exchange are the flags of the rename by which a
-// whiteout takes its place.
-func (fs *FS) takeOff(e *entry, at sys.At, inUpper bool, remove func(sys.At) error, exchange uint) (err error) {
+// inUpper says that the upper has something there.
+func (fs *FS) takeOff(e *entry, at sys.At, inUpper bool, how removal) (err error) {
 	switch {
 	case e.flags&inLower == 0:
-		return remove(at)
+		return how.remove(at)
 	case fs.formatFor(at.Name) == whiteout.WH:
-		if err = whiteout.MakeFile(at.Dirfd, at.Name); err != nil {
+		if err = fs.makeWhiteout(at.Dirfd, at.Name); err != nil {
 			return err
 		}
 		if err = faultWhiteout.Hit(); err == nil && inUpper {
-			err = remove(at)
+			err = how.remove(at)
 		}
 		if err == nil {
 			e.flags |= whFile
@@ -148,9 +165,11 @@ func (fs *FS) takeOff(e *entry, at sys.At, inUpper bool, remove func(sys.At) err
 		}
 		return err
 	case inUpper:
-		err = fs.replaceByWhiteout(at, exchange)
+		err = fs.replaceByWhiteout(at, how)
 	default:
-		err = whiteout.MakeDevice(at)
+		if err = whiteout.MakeDevice(at); err == nil {
+			fs.dropInherited(at)
+		}
 	}
 	if err == nil {
 		e.flags |= whNode
@@ -158,18 +177,46 @@ func (fs *FS) takeOff(e *entry, at sys.At, inUpper bool, remove func(sys.At) err
 	return err
 }
 
+// makeWhiteout makes the .wh. file of name in the upper directory open as fd.
+func (fs *FS) makeWhiteout(fd int, name string) error {
+	err := whiteout.MakeFile(fd, name)
+	if err != nil || !fs.cfg.NoACL {
+		return err
+	}
+	wh, err := whiteout.Name(name)
+	if err == nil {
+		fs.dropInherited(sys.At{Dirfd: fd, Name: wh})
+	}
+	return err
+}
+
+// dropInherited takes the ACL from a mark that was made in the upper, where none are to be: the directory it is in may
+// have a default ACL all the same.
+func (fs *FS) dropInherited(mark sys.At) {
+	if fs.cfg.NoACL {
+		_ = sys.Removexattr(mark, aclAccess) // mostly there is none, and nobody sees it
+	}
+}
+
 // replaceByWhiteout puts a whiteout where the object a is. With RENAME_EXCHANGE the object is a directory, which then
-// is thrown away.
-func (fs *FS) replaceByWhiteout(a sys.At, flags uint) error {
+// is thrown away, or kept in the staging directory.
+func (fs *FS) replaceByWhiteout(a sys.At, how removal) error {
 	tmp := fs.stage.Temp()
+	if how.keepAs != "" {
+		tmp.Name = how.keepAs
+	}
 	if err := whiteout.MakeDevice(tmp); err != nil {
 		return err
 	}
 	err := faultWhiteout.Hit()
 	if err == nil {
-		err = sys.Rename(tmp, a, flags)
+		err = sys.Rename(tmp, a, how.exchange)
 	}
-	if err == nil && flags == 0 {
+	if err == nil && how.exchange == 0 {
+		return nil
+	}
+	if err == nil && how.keepAs != "" {
+		_ = faultRemoved.Hit() // too late to fail
 		return nil
 	}
 	_ = faultRemoved.Hit() // too late to fail
@@ -188,10 +235,24 @@ func (fs *FS) removeDir(n *node, e *entry, at sys.At) error {
 	if err != nil {
 		return err
 	}
-	err = fs.takeOff(e, at, n.dir.upper != nil, fs.removeUpperDir, unix.RENAME_EXCHANGE)
-	if err != nil {
+	how := removal{remove: fs.removeUpperDir, exchange: unix.RENAME_EXCHANGE}
+	number := uint64(0)
+	if n.dir.upper != nil && !n.anon {
+		// No descriptor is to be had to keep it by.
+		number = fs.orphans.Add(1)
+		how.keepAs = orphanName(number)
+		how.remove = func(a sys.At) error {
+			err := sys.Rename(a, sys.At{Dirfd: fs.work.staging, Name: how.keepAs}, 0)
+			_ = faultRemoved.Hit() // too late to fail
+			return err
+		}
+	}
+	if err = fs.takeOff(e, at, n.dir.upper != nil, how); err != nil {
 		undo()
 		return fs.unrecordable(at.Name, err)
+	}
+	if number != 0 {
+		n.own().orphaned = number
 	}
 	fs.buryDir(n, &st)
 	return nil
@@ -199,6 +260,9 @@ func (fs *FS) removeDir(n *node, e *entry, at sys.At) error {
 
 // buryDir notes that the directory n is gone. st is how it was. Preconditions: n.dir.mu and n.loc are held.
 func (fs *FS) buryDir(n *node, st *unix.Stat_t) {
+	if n.dir.upper != nil {
+		fs.dropOrigin(st.Ino)
+	}
 	n.dir.dead = true
 	n.dir.final = st
 	n.dir.index = newIndex(0)
@@ -229,7 +293,7 @@ func (fs *FS) removeUpperDir(a sys.At) error {
 func (fs *FS) keepContent(n *node) (undo func(), err error) {
 	nothing := func() {}
 	if n.dir != nil {
-		return fs.keepDir(n)
+		return fs.keepDir(n, fs.fds.pin)
 	}
 	if !n.up || n.anon || n.rarely().orphaned != 0 || n.parent != nil && len(n.rarely().more) > 0 {
 		return nothing, nil
@@ -266,11 +330,11 @@ func (fs *FS) keepContent(n *node) (undo func(), err error) {
 	}, nil
 }
 
-// keepDir keeps an upper directory open that is about to be removed, if there is room: who has it open may still change
-// its mode and the like. Precondition: n.loc is held exclusively.
-func (fs *FS) keepDir(n *node) (undo func(), err error) {
+// keepDir keeps an upper directory open that is about to be removed, if there is room, as pin says: who has it open may
+// still change its mode and the like. A lower one stays where it is. Precondition: n.loc is held exclusively.
+func (fs *FS) keepDir(n *node, pin func() bool) (undo func(), err error) {
 	nothing := func() {}
-	if n.dir.upper == nil || !fs.fds.pin() {
+	if n.dir.upper == nil || !pin() {
 		return nothing, nil
 	}
 	at, _, release, err := fs.locateLocked(n)
@@ -279,7 +343,7 @@ func (fs *FS) keepDir(n *node) (undo func(), err error) {
 		return nothing, err
 	}
 	defer release()
-	fd, err := sys.Open(sys.At{Dirfd: at.Dirfd, Name: "."}, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := reopen(at.Dirfd, unix.O_PATH)
 	if err != nil {
 		fs.fds.unpin()
 		return nothing, nil // of no mode that lets us search it: then it is just not kept
@@ -306,7 +370,7 @@ func (fs *FS) nameGone(n *node, d dentry) {
 			fs.log.Printf("unlink: link count of a lower file: %v", err)
 		}
 	}
-	if n.unnamed && n.up && n.kind() != unix.S_IFREG {
+	if n.unnamed && n.up && fs.links.hasOrigins() {
 		if st, err := fs.statLocked(n); err == nil {
 			fs.dropOrigin(st.Ino)
 		}

@@ -65,7 +65,7 @@ func openWork(path string, upper *layer) (w workdir, err error) {
 // lockUpper takes the lock on the upper directory itself, which may be given with another workdir next time, and
 // returns the descriptor that holds it.
 func lockUpper(l *layer) (int, error) {
-	fd, err := sys.Open(sys.At{Dirfd: l.fd, Name: "."}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := reopen(l.fd, unix.O_RDONLY)
 	if err == nil {
 		err = claim.Take(fd)
 	}

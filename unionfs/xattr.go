@@ -184,6 +184,11 @@ func (fs *FS) setXattr(n *node, attr string, value []byte, flags int, killSGID b
 		return err
 	}
 	defer release()
+	if attr == aclAccess { // it may leave the owner no right to read
+		if err := fs.keepOrigin(at); err != nil {
+			return err
+		}
+	}
 	n.xattrs.Store(xattrsSome)
 	n.forgetACL(attr)
 	if err := sys.Setxattr(at, stored, value, flags); err != nil {

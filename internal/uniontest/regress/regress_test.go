@@ -26,6 +26,9 @@ const maxFiles = "REGRESS_MAX_FILES"
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "regress-")
 	if err == nil {
+		err = os.Chmod(dir, 0o755) // servers of another user, too, are in there
+	}
+	if err == nil {
 		err = prepare(dir)
 	}
 	if err != nil {

@@ -46,6 +46,10 @@ var (
 type Source struct {
 	At   sys.At
 	Stat unix.Stat_t // as found at lookup: device, inode and type must still be the same
+
+	// Data is the object with the data of a regular file that holds none itself (metacopy); nil where At holds it.
+	// It has the same size.
+	Data *sys.At
 }
 
 // Meta is what the copy shall have.

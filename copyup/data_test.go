@@ -95,7 +95,7 @@ func TestUnchanged(t *testing.T) {
 		if err := tt.change(f); err != nil {
 			t.Fatal(err)
 		}
-		if err := unchanged(int(f.Fd()), &before); !errors.Is(err, tt.want) || tt.want == nil && err != nil {
+		if err := unchanged(int(f.Fd()), &before, true); !errors.Is(err, tt.want) || tt.want == nil && err != nil {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}

@@ -86,7 +86,7 @@ func (s *Stager) fillRegular(fd int, src Source, m Meta, opt ObjectOptions) (c C
 	default:
 		opt.Limit = 0
 	}
-	if opt.Limit == 0 || src.Stat.Size == 0 {
+	if opt.Limit == 0 || src.Stat.Size == 0 || src.Data != nil {
 		flags = unix.O_PATH // needs no right to read it
 	}
 	from, before, err := src.open(flags)
@@ -94,7 +94,13 @@ func (s *Stager) fillRegular(fd int, src Source, m Meta, opt ObjectOptions) (c C
 		return c, err
 	}
 	defer sys.Close(from)
-	if flags == unix.O_PATH && opt.Limit != 0 && before.Size != 0 {
+	data := from
+	if src.Data != nil && opt.Limit != 0 && before.Size != 0 {
+		if data, err = src.openData(&before); err != nil {
+			return c, err
+		}
+		defer sys.Close(data)
+	} else if flags == unix.O_PATH && opt.Limit != 0 && before.Size != 0 {
 		return c, fmt.Errorf("read lower: %w", ErrLowerChanged)
 	}
 
@@ -102,12 +108,17 @@ func (s *Stager) fillRegular(fd int, src Source, m Meta, opt ObjectOptions) (c C
 	if opt.Limit >= 0 {
 		size = min(size, opt.Limit)
 	}
-	c.Bytes, err = copyData(fd, from, size, size == before.Size)
+	c.Bytes, err = copyData(fd, data, size, size == before.Size)
 	if err = step("write data", err, afterData); err != nil {
 		return c, err
 	}
-	if err := unchanged(from, &before); err != nil {
+	if err := unchanged(from, &before, true); err != nil {
 		return c, err
+	}
+	if data != from {
+		if err := unchanged(data, &before, false); err != nil {
+			return c, err
+		}
 	}
 	if c.Stat, err = setAttrs(sys.Fd(fd), sys.Fd(from), m, opt); err != nil {
 		return c, err
@@ -120,10 +131,24 @@ func (s *Stager) fillRegular(fd int, src Source, m Meta, opt ObjectOptions) (c C
 	return c, step("sync", err, afterSync)
 }
 
-// unchanged makes sure that the file open as fd was not written to since it had the attributes before.
-func unchanged(fd int, before *unix.Stat_t) error {
+// openData opens the object that holds the data of the source, which has the attributes st.
+func (src *Source) openData(st *unix.Stat_t) (int, error) {
+	fd, err := sys.OpenNoAtime(*src.Data, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return -1, fmt.Errorf("open data of lower: %w", err)
+	}
+	if err := unchanged(fd, st, false); err != nil {
+		sys.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// unchanged makes sure that the file open as fd was not written to since it had the attributes before; of one that only
+// holds the data (not whole) these say the size.
+func unchanged(fd int, before *unix.Stat_t, whole bool) error {
 	after, err := sys.Stat(sys.Fd(fd))
-	if err == nil && (after.Size != before.Size || after.Mtim != before.Mtim) {
+	if err == nil && (after.Size != before.Size || whole && after.Mtim != before.Mtim) {
 		err = ErrLowerChanged
 	}
 	if err != nil {

@@ -70,6 +70,9 @@ func (fs *FS) statLocked(n *node) (unix.Stat_t, error) {
 			return st, err
 		}
 	}
+	if n.dir == nil && !n.up {
+		fs.fillBlocks(n.lower, at, &st)
+	}
 	switch {
 	case n.dir != nil && n.dir.final != nil:
 		st.Nlink = 0 // also while it waits in the staging directory to be taken apart

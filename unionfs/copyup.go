@@ -103,8 +103,16 @@ func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
 	if err != nil {
 		return c, err
 	}
-	if err := fs.checkCopy(at, l, &st, limit); err != nil {
-		return c, err
+	src := copyup.Source{At: at, Stat: st}
+	if n.dir == nil && st.Size > 0 && limit != 0 {
+		fd, err := fs.openMetacopy(n.lower, at, &st)
+		if err != nil {
+			return c, err
+		}
+		if fd >= 0 {
+			defer sys.Close(fd)
+			src.Data = &sys.At{Dirfd: fd}
+		}
 	}
 	shown := st
 	if l.override != "" {
@@ -130,19 +138,7 @@ func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
 			return fs.setOrigin(at, made.Ino, whiteout.Origin{Device: l.device, Ino: st.Ino}, fs.readable(meta.Mode))
 		},
 	}
-	return fs.stage.Object(copyup.Source{At: at, Stat: st}, meta, opt)
-}
-
-// checkCopy refuses to copy the hole that a file made with metacopy=on is: its data is in another layer.
-func (fs *FS) checkCopy(at sys.At, l *layer, st *unix.Stat_t, limit int64) error {
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 || limit == 0 {
-		return nil
-	}
-	names, err := sys.XattrNames(at)
-	if err == nil && whiteout.IsMetacopy(names) {
-		return errMetacopy(l)
-	}
-	return err
+	return fs.stage.Object(src, meta, opt)
 }
 
 // copiesXattr reports whether a copy takes the attribute along.

@@ -101,7 +101,8 @@ func (fs *FS) openNode(n *node, flags int) (fd, got int, err error) {
 		if err != nil {
 			return -1, 0, err
 		}
-		return fd, unix.O_RDONLY, fs.checkData(fd, l)
+		fd, err = fs.metacopyOf(fd, n.lower, at)
+		return fd, unix.O_RDONLY, err
 	}
 	extra := 0
 	if fs.cfg.NoAtime {
@@ -148,19 +149,15 @@ func openDenied(at sys.At, flags int) (int, error) {
 	return fd, err
 }
 
-// checkData refuses a file whose data is in another layer (metacopy): what it holds itself is a hole.
+// checkData refuses a file of the upper whose data is in another layer (metacopy): what it holds itself is a hole, and
+// we do not write such.
 func (fs *FS) checkData(fd int, l *layer) error {
 	names, err := sys.XattrNames(sys.Fd(fd))
 	if err == nil && whiteout.IsMetacopy(names) {
 		sys.Close(fd)
-		return errMetacopy(l)
+		return fmt.Errorf("layer %s: a file made with metacopy=on can be read in a lower only: %w", l.path, unix.EIO)
 	}
 	return nil
-}
-
-func errMetacopy(l *layer) error {
-	return fmt.Errorf("layer %s: a file made with metacopy=on has its data elsewhere, which is not supported: %w",
-		l.path, unix.EIO)
 }
 
 // Read reads from a file.

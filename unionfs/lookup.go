@@ -182,6 +182,9 @@ func (fs *FS) makeNode(p *node, e *entry) (*node, error) {
 		}
 	}
 	n.typ = direntType(st.Mode)
+	if !n.up {
+		fs.fillBlocks(d, at, &st)
+	}
 	if several && !(fs.cfg.NoIndex && fs.upper != nil && d.layer.index != 0) {
 		var known *node
 		if d.layer.index == 0 {

@@ -3,6 +3,7 @@ package whiteout
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -147,8 +148,33 @@ func IsWhiteoutFile(file sys.At) bool {
 	return false
 }
 
-// IsMetacopy reports whether a regular file among whose attributes are names holds no data of its own: kernel
-// overlayfs with metacopy=on leaves the data in a lower layer.
+// ReadMetacopy tells where the data of a regular file is, among whose attributes are names, when that holds none of its
+// own: kernel overlayfs with metacopy=on leaves the data in a layer below. redirect is as that of a directory, empty
+// where the data has the name that the file has.
+//
+// Only the trusted attribute counts, which the kernel writes and an ordinary user cannot: a file that says so of itself
+// shows with its own mode what is elsewhere in the layers below. Who unpacks a layer could write the user attribute; the
+// kernel does not know it (overlayfs.rst, "Metadata only copy up").
+//
+// Errors: those of getxattr(2), and ErrBadRedirect.
+func ReadMetacopy(file sys.At, names []string) (redirect string, meta bool, err error) {
+	if !slices.Contains(names, trustedOverlay+"metacopy") {
+		return "", false, nil
+	}
+	const attr = trustedOverlay + "redirect"
+	if !slices.Contains(names, attr) {
+		return "", true, nil
+	}
+	v, err := sys.XattrValue(file, attr)
+	if err != nil {
+		return "", true, fmt.Errorf("read %s: %w", attr, err)
+	}
+	redirect, err = ParseRedirect(string(v))
+	return redirect, true, err
+}
+
+// IsMetacopy reports whether a regular file among whose attributes are names says, in whatever way, that it holds no
+// data of its own.
 func IsMetacopy(names []string) bool {
 	for _, n := range names {
 		if n == userOverlay+"metacopy" || n == trustedOverlay+"metacopy" {

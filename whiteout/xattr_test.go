@@ -244,6 +244,39 @@ func TestWhiteoutFileAndMetacopy(t *testing.T) {
 	}
 }
 
+func TestReadMetacopy(t *testing.T) {
+	dir, fd := openDir(t)
+	const meta, redirect = "trusted.overlay.metacopy", "trusted.overlay.redirect"
+	for _, tt := range []struct {
+		name     string
+		xattrs   map[string]string
+		redirect string
+		meta     bool
+		err      error
+	}{
+		{"none", map[string]string{"user.a": "1"}, "", false, nil},
+		{"by_name", map[string]string{meta: ""}, "", true, nil},
+		{"by_path", map[string]string{meta: "", redirect: "/a/b"}, "/a/b", true, nil},
+		{"beside", map[string]string{meta: "", redirect: "b"}, "b", true, nil},
+		{"out", map[string]string{meta: "", redirect: "/../b"}, "", true, whiteout.ErrBadRedirect},
+		{"redirect_only", map[string]string{redirect: "/a/b"}, "", false, nil},
+		{"by_a_user", map[string]string{"user.overlay.metacopy": "", "user.overlay.redirect": "/a"}, "", false, nil},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, tt.name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at := sys.At{Dirfd: fd, Name: tt.name}
+		set(t, at, tt.xattrs)
+		names, err := sys.XattrNames(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, isMeta, err := whiteout.ReadMetacopy(at, names); got != tt.redirect || isMeta != tt.meta || !errors.Is(err, tt.err) {
+			t.Errorf("%s: %q, %v, %v; want %q, %v, %v", tt.name, got, isMeta, err, tt.redirect, tt.meta, tt.err)
+		}
+	}
+}
+
 func TestOrigin(t *testing.T) {
 	dir, fd := openDir(t)
 	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o600); err != nil {

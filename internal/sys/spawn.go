@@ -64,9 +64,6 @@ type SpawnError struct {
 func (e *SpawnError) Error() string { return e.Step + ": " + e.Err.Error() }
 func (e *SpawnError) Unwrap() error { return e.Err }
 
-// errDied is returned when the child ended before it executed anything, and could not say why: it was killed.
-var errDied = errors.New("the new process ended before it executed its program")
-
 // child is what the child reads after clone(2). It may neither allocate nor call anything that grows the stack.
 type child struct {
 	path      *byte

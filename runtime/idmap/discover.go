@@ -17,7 +17,6 @@ type host struct {
 	root     string // prefix of /etc and /proc
 	uid, gid int
 	lookPath func(string) (string, error)
-	userns   func() error // nil when a user namespace can be made
 }
 
 var thisHost = host{uid: os.Geteuid(), gid: os.Getegid(), lookPath: exec.LookPath}

@@ -26,7 +26,7 @@ func BenchmarkTrue(b *testing.B) {
 	s.Linux.Seccomp = profile
 	b.Run("sandbox", func(b *testing.B) {
 		for b.Loop() {
-			c, err := Create(Options{Spec: s})
+			c, err := Create(Options{Self: static, Spec: s})
 			if err != nil {
 				b.Fatal(err)
 			}

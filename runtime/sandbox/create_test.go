@@ -69,7 +69,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestSignalStatus(t *testing.T) {
 	needRoot(t)
-	c, err := Create(Options{Spec: aSpec(busybox(t), "sleep", "1000")})
+	c, err := Create(Options{Self: static, Spec: aSpec(busybox(t), "sleep", "1000")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestJoinedFails(t *testing.T) {
 	needRoot(t)
 	boom := errors.New("no cgroup")
 	var pid int
-	_, err := Create(Options{Spec: aSpec(busybox(t), "true"), Joined: func(p int) error { pid = p; return boom }})
+	_, err := Create(Options{Self: static, Spec: aSpec(busybox(t), "true"), Joined: func(p int) error { pid = p; return boom }})
 	if !errors.Is(err, boom) {
 		t.Errorf("%v, want the hook's own error", err)
 	}
@@ -114,7 +114,7 @@ func TestExec(t *testing.T) {
 				nested(t, s)
 			}
 			var joined []int
-			c, err := Create(Options{Spec: s, ExecJoined: func(pid int) error { joined = append(joined, pid); return nil }})
+			c, err := Create(Options{Self: static, Spec: s, ExecJoined: func(pid int) error { joined = append(joined, pid); return nil }})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -81,7 +81,7 @@ func TestDotDotInMountTarget(t *testing.T) {
 	unchanged(t, out)
 	for _, bad := range []string{"", "/", "/..", "/a/.."} {
 		s.Mounts[len(s.Mounts)-1].Destination = bad
-		if _, err := Create(Options{Spec: s}); err == nil || !strings.Contains(err.Error(), "below /") {
+		if _, err := Create(Options{Self: static, Spec: s}); err == nil || !strings.Contains(err.Error(), "below /") {
 			t.Errorf("target %q: %v", bad, err)
 		}
 	}
@@ -183,7 +183,7 @@ func TestOwnExecutableCannotBeWritten(t *testing.T) {
 	idle := t.TempDir() + "/program" // one that runs is ETXTBSY anyway
 	write(t, idle, "#!/bin/sh\n", 0o755)
 	clone := func() (int, error) { return cloneReadonly(idle) }
-	for name, open := range map[string]func() (int, error){"mount": clone, "memory": copySelf} {
+	for name, open := range map[string]func() (int, error){"mount": clone, "memory": func() (int, error) { return copySealed(idle) }} {
 		fd, err := open()
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -214,7 +214,7 @@ func hash(t *testing.T, name string) string {
 // A container with all capabilities attacks each of our processes that comes into it (CVE-2019-5736).
 func TestContainerAttacksOurExecutable(t *testing.T) {
 	needRoot(t)
-	before := hash(t, selfPath())
+	before := hash(t, roleBinary())
 	root := busybox(t)
 	attack := `while :; do for p in /proc/[0-9]*; do
 		case $(readlink $p/exe) in /bin/busybox|"") continue;; esac
@@ -223,7 +223,7 @@ func TestContainerAttacksOurExecutable(t *testing.T) {
 	s := aSpec(root, "sh", "-c", attack)
 	all := ownCapNames(t)
 	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
-	c, err := Create(Options{Spec: s, Init: true}) // PID 1 is ours, for as long as the container lives
+	c, err := Create(Options{Self: static, Spec: s, Init: true}) // PID 1 is ours, for as long as the container lives
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestContainerAttacksOurExecutable(t *testing.T) {
 	if b, err := os.ReadFile(root + "/tmp/written"); err == nil {
 		t.Errorf("%s", b)
 	}
-	if after := hash(t, selfPath()); after != before {
+	if after := hash(t, roleBinary()); after != before {
 		t.Fatal("the executable was overwritten")
 	}
 }

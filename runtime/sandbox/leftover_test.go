@@ -63,7 +63,7 @@ func TestNothingIsLeft(t *testing.T) {
 		for _, s := range all {
 			_, _ = tryRun(t, Options{Spec: s})
 		}
-		c, err := Create(Options{Spec: aSpec(root, "true")})
+		c, err := Create(Options{Self: static, Spec: aSpec(root, "true")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +118,7 @@ func TestContainerEndsWithItsParent(t *testing.T) {
 		if maps(m, 1000) {
 			s.Process.User.UID = 1000 // a change of ids clears the signal
 		}
-		c, err := Create(Options{Spec: s})
+		c, err := Create(Options{Self: static, Spec: s})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,10 +2,12 @@ package sandbox
 
 import (
 	"bytes"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,14 +16,57 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary is the executable that containers begin with, too. It must be static, as lamina is: no imports that
-// need cgo.
+// static is the executable that containers begin with: empty for the test binary itself, if it is static as lamina is.
+// Under the race detector it is not, and testdata/child takes its place.
+var static string
+
 func TestMain(m *testing.M) {
 	Main()
 	if os.Args[0] == asUser {
 		os.Exit(reexecAsUser())
 	}
-	os.Exit(m.Run())
+	code := 1
+	cleanup, err := makeStatic()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	} else {
+		code = m.Run()
+	}
+	cleanup()
+	os.Exit(code)
+}
+
+func makeStatic() (cleanup func(), err error) {
+	cleanup = func() {}
+	self, err := elf.Open(selfPath())
+	if err != nil {
+		return cleanup, err
+	}
+	defer self.Close()
+	dynamic := slices.ContainsFunc(self.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+	if !dynamic {
+		return cleanup, nil
+	}
+	dir, err := os.MkdirTemp("/tmp", "sandbox-child-")
+	if err != nil {
+		return cleanup, err
+	}
+	cleanup = func() { _ = os.RemoveAll(dir) }
+	static = filepath.Join(dir, "child")
+	build := exec.Command("go", "build", "-o", static, "./testdata/child")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return cleanup, fmt.Errorf("build the executable of containers: %w\n%s", err, out)
+	}
+	return cleanup, os.Chmod(dir, 0o755)
+}
+
+// roleBinary is the file that our processes in a container execute.
+func roleBinary() string {
+	if static != "" {
+		return static
+	}
+	return selfPath()
 }
 
 // needRoot skips: the package's callers are root of some user namespace. TestAsOrdinaryUser runs the others in one.
@@ -172,7 +217,7 @@ func tryRun(t *testing.T, o Options) (result, error) {
 	t.Helper()
 	out, outText := output(t)
 	errs, errText := output(t)
-	o.Stdio[1], o.Stdio[2] = out, errs
+	o.Self, o.Stdio[1], o.Stdio[2] = static, out, errs
 	var res result
 	c, err := Create(o)
 	if err == nil {

@@ -26,6 +26,10 @@ type Options struct {
 	// receiver's to close; a nil Console closes it.
 	Console func(master *os.File)
 
+	// Self is the executable that is run in the container for the roles of Main, by path; empty is the program that
+	// is running. It must be static: a container has no shared libraries for it.
+	Self string
+
 	// Init has the command run below a PID 1 of ours that reaps processes and forwards signals (--init).
 	Init bool
 

@@ -12,10 +12,13 @@ import (
 // openSelf opens our executable in such a way that nobody who gets hold of it, as of /proc/PID/exe of a process that
 // still executes it in a container, can ever write to it (CVE-2019-5736): as a read-only mount of its own, which
 // belongs to no mount namespace, or as a sealed copy in memory where the kernel has no such thing.
-func openSelf() (int, error) {
-	fd, err := cloneReadonly(selfPath())
+func openSelf(path string) (int, error) {
+	if path == "" {
+		path = selfPath()
+	}
+	fd, err := cloneReadonly(path)
 	if err != nil {
-		fd, err = copySelf()
+		fd, err = copySealed(path)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("open the own executable: %w", err)
@@ -52,9 +55,9 @@ func cloneReadonly(path string) (int, error) {
 	return tree, nil
 }
 
-// copySelf makes the copy. A write, by whomever, is EPERM.
-func copySelf() (fd int, err error) {
-	src, err := os.Open("/proc/self/exe")
+// copySealed makes the copy. A write, by whomever, is EPERM.
+func copySealed(path string) (fd int, err error) {
+	src, err := os.Open(path)
 	if err != nil {
 		return -1, err
 	}

@@ -236,7 +236,7 @@ func TestRefusedSpecs(t *testing.T) {
 	} {
 		s := aSpec(root, "true")
 		change(s)
-		if _, err := Create(Options{Spec: s}); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := Create(Options{Self: static, Spec: s}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, want %q", err, says)
 		}
 	}
@@ -250,7 +250,7 @@ func TestNamespacesOfOthers(t *testing.T) {
 	needRoot(t)
 	root := busybox(t)
 	first := aSpec(root, "sleep", "1000")
-	c, err := Create(Options{Spec: first})
+	c, err := Create(Options{Self: static, Spec: first})
 	if err != nil {
 		t.Fatal(err)
 	}

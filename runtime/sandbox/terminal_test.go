@@ -23,7 +23,7 @@ func TestTerminal(t *testing.T) {
 	s.Process.Terminal = true
 	s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 77}
 	var master *os.File
-	c, err := Create(Options{Spec: s, Console: func(f *os.File) { master = f }})
+	c, err := Create(Options{Self: static, Spec: s, Console: func(f *os.File) { master = f }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestTerminalSignals(t *testing.T) {
 		s := aSpec(root, "sh", "-c", "trap 'stty size' WINCH; trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.02; done")
 		s.Process.Terminal = true
 		var master *os.File
-		c, err := Create(Options{Spec: s, Init: init, Console: func(f *os.File) { master = f }})
+		c, err := Create(Options{Self: static, Spec: s, Init: init, Console: func(f *os.File) { master = f }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +101,7 @@ func TestExecTerminal(t *testing.T) {
 					nested(t, s)
 				}
 			}
-			c, err := Create(Options{Spec: s})
+			c, err := Create(Options{Self: static, Spec: s})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,7 +131,7 @@ func TestExecTerminalIsADevpts(t *testing.T) {
 	needRoot(t)
 	s := aSpec(busybox(t), "sleep", "1000")
 	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev/pts", Type: "tmpfs", Source: "tmpfs"})
-	c, err := Create(Options{Spec: s})
+	c, err := Create(Options{Self: static, Spec: s})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestReaper(t *testing.T) {
 		}
 		name := strings.TrimPrefix(unix.SignalName(sig), "SIG")
 		s := aSpec(root, "sh", "-c", "trap 'exit 8' "+name+"; echo ready; while :; do sleep 0.02; done")
-		c, err := Create(Options{Spec: s, Init: true, Stdio: [3]*os.File{nil, w, nil}})
+		c, err := Create(Options{Self: static, Spec: s, Init: true, Stdio: [3]*os.File{nil, w, nil}})
 		if err != nil {
 			t.Fatal(err)
 		}

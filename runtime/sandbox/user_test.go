@@ -41,6 +41,9 @@ func TestAsOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 || !initNamespace(false) {
 		t.Skip("needs root of the machine, to become somebody else")
 	}
+	if static != "" {
+		t.Skip("needs a static test binary: run the tests without the race detector")
+	}
 	u, err := user.LookupUser("lamina-test")
 	if err != nil {
 		t.Skip("needs the user lamina-test (scripts/setup-debian.sh makes it)")

@@ -103,6 +103,9 @@ func (s *Store) newRecord(o CreateOptions) (*record, []wantedMount, []string, er
 	if _, err := commandLine(config); err != nil {
 		return nil, nil, nil, err
 	}
+	if config.NetworkDisabled {
+		host.NetworkMode = "none"
+	}
 	warnings, err := setNetwork(host)
 	if err != nil {
 		return nil, nil, nil, err

@@ -172,34 +172,39 @@ type keyReader struct {
 	keys []byte
 	held []byte // read, not passed on
 	out  []byte // to be passed on
+	end  error  // what comes behind that
 }
 
 func (k *keyReader) Read(p []byte) (int, error) {
 	for len(k.out) == 0 {
+		if k.end != nil {
+			return 0, k.end
+		}
 		buf := make([]byte, max(len(p), 1))
 		n, err := k.r.Read(buf)
-		for _, b := range buf[:n] {
-			k.held = append(k.held, b)
-			for len(k.held) > 0 && !bytes.HasPrefix(k.keys, k.held) {
-				k.out = append(k.out, k.held[0])
-				k.held = k.held[1:]
-			}
-			if len(k.held) == len(k.keys) {
-				k.held = nil
-				return 0, ErrDetached
-			}
-		}
-		if err != nil && len(k.out) == 0 {
-			if len(k.held) > 0 {
-				k.out, k.held = k.held, nil
-				continue
-			}
-			return 0, err
+		k.take(buf[:n])
+		if err != nil && k.end == nil {
+			k.out, k.held, k.end = append(k.out, k.held...), nil, err
 		}
 	}
 	n := copy(p, k.out)
 	k.out = k.out[n:]
 	return n, nil
+}
+
+// take sorts what was read into what is passed on and what may be the beginning of the keys.
+func (k *keyReader) take(read []byte) {
+	for _, b := range read {
+		k.held = append(k.held, b)
+		for len(k.held) > 0 && !bytes.HasPrefix(k.keys, k.held) {
+			k.out = append(k.out, k.held[0])
+			k.held = k.held[1:]
+		}
+		if len(k.held) == len(k.keys) {
+			k.held, k.end = nil, ErrDetached
+			return
+		}
+	}
 }
 
 // listen waits for the end.

@@ -85,6 +85,13 @@ func newSpec(in *specInput) (*specs.Spec, error) {
 			Devices:           in.Devices,
 			Resources:         resources(&h.Resources, in),
 		},
+		Annotations: h.Annotations,
+	}
+	if !h.UTSMode.IsHost() {
+		s.Hostname, s.Domainname = in.Host, r.Config.Domainname
+	}
+	if h.Umask != nil {
+		s.Process.User.Umask = h.Umask
 	}
 	if in.Console != [2]uint{} && r.Config.Tty {
 		s.Process.ConsoleSize = &specs.Box{Height: in.Console[0], Width: in.Console[1]}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 )
 
 // startRegistry runs Debian's docker-registry on a loopback address, and returns that.
@@ -276,4 +277,27 @@ func mustParse(t testing.TB, name string) reference.Named {
 		t.Fatal(err)
 	}
 	return ref
+}
+
+// TestForgotten: what is known of an image's registry goes with the image; what is known of layers stays, as Docker's.
+func TestForgotten(t *testing.T) {
+	f, s := newFake(t), openStore(t)
+	layer := layerTar(t, entry{name: "f", body: "x"})
+	m, d := f.image(t, imageConfig(t, "cmd", layer), layer)
+	f.tag(d)
+	p := pull(t, s, f.name(), PullOptions{})
+	if k := s.knownManifest(p.ID); k == nil || digest.FromBytes(k.raw) != p.Digest {
+		t.Errorf("its manifest is known as %+v", k)
+	}
+	if _, err := s.Remove(f.name(), RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.checkInvariants(t)
+	if s.knownManifest(p.ID) != nil {
+		t.Error("its manifest is kept")
+	}
+	known := s.known(digest.FromBytes(layer))
+	if len(known) != 1 || known[0].Digest != m.Layers[0].Digest || known[0].SourceRepository != f.name() || known[0].Size != m.Layers[0].Size {
+		t.Errorf("known of the layer: %+v", known)
+	}
 }

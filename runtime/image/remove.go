@@ -232,6 +232,9 @@ func (r *removal) plan(t *txn) error {
 	}
 	for id := range r.gone {
 		t.trash(contentPath(id))
+		if t.s.exists(manifestPath(id)) {
+			t.trash(manifestPath(id))
+		}
 		if r.s.exists(metadataPath(id)) {
 			t.trash(metadataPath(id))
 		}

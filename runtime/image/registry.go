@@ -37,7 +37,7 @@ func (o RegistryOptions) fill() RegistryOptions {
 const userAgent = "lamina"
 
 // retryBackoff is how long to wait before a request that failed for a passing reason is made again.
-var retryBackoff = remote.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.1, Steps: 4}
+var retryBackoff = remote.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.1, Steps: 5}
 
 // repository is a repository in a registry.
 type repository struct {

@@ -127,7 +127,7 @@ func (b *blobReader) open() error {
 	resp, err := b.client.Do(req)
 	if err != nil {
 		cancel()
-		if isTransient(err) {
+		if isTransient(err) || b.off > 0 {
 			return err
 		}
 		return permanent{err}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -491,7 +493,7 @@ func TestPlainHTTP(t *testing.T) {
 			t.Errorf("%s: %v", host, got)
 		}
 	}
-	g := &guard{inner: http.DefaultTransport}
+	g := &guard{ask: http.DefaultTransport, send: http.DefaultTransport}
 	req := httptest.NewRequest(http.MethodGet, "http://192.168.0.1/v2/", nil)
 	if resp, err := g.RoundTrip(req); err == nil {
 		t.Errorf("answered %v by plain HTTP", resp.Status)
@@ -613,5 +615,41 @@ func TestLayersInParallel(t *testing.T) {
 	}
 	if blobs, _ := os.ReadDir(s.path("tmp")); len(blobs) != 0 {
 		t.Errorf("left in tmp: %v", blobs)
+	}
+}
+
+// TestUploadsGoOn: a connection that breaks, and a registry that is ill for a while, do not end a push.
+func TestUploadsGoOn(t *testing.T) {
+	addr := startRegistry(t)
+	u, err := url.Parse("http://" + addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Host = r.In.Host }}
+	var mu sync.Mutex
+	failures := map[string]int{"PATCH": 1, "PUT": 2, "POST": 1}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		fails := failures[r.Method] > 0
+		failures[r.Method]--
+		mu.Unlock()
+		switch {
+		case fails && r.Method == "PATCH":
+			_, _ = io.CopyN(io.Discard, r.Body, 1000)
+			panic(http.ErrAbortHandler)
+		case fails:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			proxy.ServeHTTP(w, r)
+		}
+	}))
+	defer server.Close()
+	a, b := openStore(t), openStore(t)
+	name := strings.TrimPrefix(server.URL, "http://") + "/img:latest"
+	layer := layerTar(t, entry{name: "f", body: noise(3 << 20)})
+	id := load(t, a, dockerArchive(t, "cmd", []string{name}, layer))[0].ID
+	push(t, a, name, PushOptions{})
+	if p := pull(t, b, name, PullOptions{}); p.ID != id {
+		t.Errorf("pulled %s, want %s", p.ID, id)
 	}
 }

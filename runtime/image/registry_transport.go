@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sys/unix"
 )
 
 // certsDir is where Docker keeps, by registry, the certificates of authorities and of clients.
@@ -27,12 +29,13 @@ const certsDir = "/etc/docker/certs.d"
 // again; all bodies but those of blobs are bounded; plain HTTP is refused unless it is allowed.
 func newTransport(reg name.Registry, insecure bool) (http.RoundTripper, error) {
 	t := remote.DefaultTransport.(*http.Transport).Clone()
-	t.ResponseHeaderTimeout = time.Minute
 	t.TLSClientConfig = &tls.Config{InsecureSkipVerify: insecure} // only where the user says so, and on loopback
 	if err := addCerts(t.TLSClientConfig, filepath.Join(certsDir, reg.RegistryStr())); err != nil {
 		return nil, fmt.Errorf("certificates for %s: %w", reg.RegistryStr(), err)
 	}
-	guarded := &guard{inner: t, plain: insecure}
+	asking := t.Clone()
+	asking.ResponseHeaderTimeout = time.Minute // an upload's answer may take longer: the registry looks at all of it first
+	guarded := &guard{ask: asking, send: t, plain: insecure}
 	retry := transport.NewRetry(guarded, transport.WithRetryBackoff(retryBackoff), transport.WithRetryPredicate(isTransient),
 		transport.WithRetryStatusCodes(http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
 			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout))
@@ -82,13 +85,18 @@ func isTransient(err error) bool {
 	if errors.As(err, &temporary) && temporary.Temporary() {
 		return true
 	}
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	for _, passing := range []error{io.ErrUnexpectedEOF, io.EOF, net.ErrClosed, unix.ECONNRESET, unix.EPIPE} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
 }
 
 // guard keeps a registry from what it should not do.
 type guard struct {
-	inner http.RoundTripper
-	plain bool // plain HTTP is allowed
+	ask, send http.RoundTripper // for what changes nothing, and for what does
+	plain     bool              // plain HTTP is allowed
 }
 
 // blobContext marks requests whose answer is a blob: it has a size and a digest, by which it is bounded elsewhere.
@@ -102,7 +110,11 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme == "http" && !g.plain {
 		return nil, fmt.Errorf("plain HTTP to %s is not allowed (--tls-verify=false allows it)", req.URL.Host)
 	}
-	resp, err := g.inner.RoundTrip(req)
+	inner := g.send
+	if req.Method == http.MethodGet || req.Method == http.MethodHead {
+		inner = g.ask
+	}
+	resp, err := inner.RoundTrip(req)
 	if err == nil && req.Context().Value(blobContext{}) == nil {
 		resp.Body = &boundedBody{resp.Body, maxBody}
 	}

@@ -116,28 +116,39 @@ func (t *txn) reuse(chain []digest.Digest) (n int, err error) {
 
 // unpackAll stages layers above parent. before of all layers of the image are there already.
 func (t *txn) unpackAll(ctx context.Context, layers []*layerSource, parent digest.Digest, before, all int, o *addOptions) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	streams := make([]*layerStream, len(layers))
-	defer func() {
-		cancel() // all at once, before each is waited for
-		for _, s := range streams {
+	closeFrom := func(first int) {
+		for _, s := range streams[first:] {
 			if s != nil {
-				_ = s.Close() // ends it
+				s.cancel() // all at once, before each is waited for
 			}
 		}
-	}()
-	opened := 0
-	for i, src := range layers {
-		for ; opened < min(len(layers), i+layersAhead); opened++ {
-			streams[opened] = t.stream(ctx, layers[opened], o, o.unpacking)
+		for i := first; i < len(streams); i++ {
+			if streams[i] != nil {
+				_ = streams[i].Close() // ends it
+				streams[i] = nil
+			}
 		}
-		l, err := t.unpack(ctx, src, streams[i], parent, o)
+	}
+	defer closeFrom(0)
+	for i, src := range layers {
+		for n := i; n < min(len(layers), i+layersAhead); n++ {
+			if streams[n] == nil {
+				var after *layerStream
+				if n > i {
+					after = streams[n-1]
+				}
+				streams[n] = t.stream(ctx, layers[n], o, o.unpacking, after)
+			}
+		}
+		l, err := t.unpack(ctx, src, streams[i], parent, func() { closeFrom(i) }, o)
 		if err != nil {
 			return fmt.Errorf("layer %s (%d of %d): %w", src.name, before+i+1, all, truncated(err))
 		}
-		_ = streams[i].Close() // at its end
-		streams[i] = nil
+		if streams[i] != nil {
+			_ = streams[i].Close() // at its end
+			streams[i] = nil
+		}
 		o.progress.Update(src.name, o.done(), src.size, src.size)
 		t.chain[l.Chain] = l
 		t.order = append(t.order, l)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -51,11 +52,14 @@ func detect(head []byte) (compression, error) {
 	return plain, nil
 }
 
-// maxWindow is the largest zstd window that is accepted, in bytes: what zstd itself takes without being asked to
-// (zstd(1), --long).
-const maxWindow = 128 << 20
+// Windows of zstd, in bytes. All but its "ultra" levels are content with the usual one; the largest is what zstd(1)
+// takes without being asked to (--long). A load is to take less than 150 MB, so there is one of these at a time.
+const (
+	usualWindow = 8 << 20
+	maxWindow   = 128 << 20
+)
 
-// windows bounds the memory of all zstd windows that are open at once: one of the largest, or several of the usual.
+// windows bounds the memory of all zstd windows that are open at once: one that is large, or several of the usual.
 var windows = semaphore.NewWeighted(maxWindow)
 
 // decompress reads r, compressed or not. Closing it does not close r.
@@ -83,7 +87,7 @@ func decompress(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
 }
 
 func newZstd(ctx context.Context, r io.Reader, head []byte) (io.ReadCloser, error) {
-	window := uint64(8 << 20) // what all but the highest levels use, for a frame that is not the first
+	window := uint64(usualWindow) // for a frame that is not the first
 	var h zstd.Header
 	if h.Decode(head) == nil && !h.Skippable {
 		window = max(window, h.WindowSize)
@@ -91,15 +95,27 @@ func newZstd(ctx context.Context, r io.Reader, head []byte) (io.ReadCloser, erro
 	if window > maxWindow {
 		return nil, fmt.Errorf("zstd: needs a window of %d bytes, more than %d", window, maxWindow)
 	}
-	if err := windows.Acquire(ctx, int64(window)); err != nil {
+	share := int64(usualWindow)
+	if window > usualWindow {
+		share = maxWindow // alone
+	}
+	if err := windows.Acquire(ctx, share); err != nil {
 		return nil, err
 	}
 	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 	if err != nil {
-		windows.Release(int64(window))
+		windows.Release(share)
 		return nil, fmt.Errorf("zstd: %w", err)
 	}
-	return &named{z, closer(func() { z.Close(); windows.Release(int64(window)) }), "zstd"}, nil
+	n := &named{Reader: z, name: "zstd"}
+	n.Closer = closer(func() {
+		z.Close()
+		if n.Reader, z = nil, nil; share == maxWindow {
+			debug.FreeOSMemory() // before the next one of this size is made
+		}
+		windows.Release(share)
+	})
+	return n, nil
 }
 
 type closer func()

@@ -47,6 +47,16 @@ func helper(args []string) error {
 			fmt.Println(l.ID, strings.Join(l.Tags, " "))
 		}
 		return err
+	case "peak": // of a load's memory, in KiB (proc(5), VmHWM: of this program alone, unlike ru_maxrss)
+		if _, err := s.Load(ctx, LoadOptions{Path: args[0]}); err != nil {
+			return err
+		}
+		status, err := os.ReadFile("/proc/self/status")
+		if err == nil {
+			_, after, _ := strings.Cut(string(status), "VmHWM:")
+			fmt.Println(strings.Fields(after)[0])
+		}
+		return err
 	case "import":
 		img, err := s.Import(ctx, ImportOptions{Path: args[0], Ref: args[1]})
 		if err == nil {

@@ -163,7 +163,7 @@ func (l *legacyLoader) layer(ctx context.Context, id string, below digest.Digest
 		return "", err
 	}
 	src.name = short(id)
-	probe := l.t.stream(ctx, src, l.o, "Verifying")
+	probe := l.t.stream(ctx, src, l.o, "Verifying", nil)
 	_, err = io.Copy(io.Discard, onlyReader{probe})
 	_ = probe.Close() // at its end
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 const (
 	chunkSize   = 256 << 10 // bytes
-	chunksAhead = 16        // of one layer: what is decompressed before somebody wants it
+	chunksAhead = 8         // of one layer: what is decompressed before somebody wants it
 )
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/layertar"
@@ -35,19 +36,32 @@ type layerSource struct {
 // layerStream is a layer being read, decompressed and verified.
 type layerStream struct {
 	*readAhead
+	ready  chan struct{} // closed once it has the memory that it needs
 	diffID digest.Digest // valid once Read has returned io.EOF
 	bytes  int64         // of the tar; the same
 }
 
 // stream reads the layer ahead. What it gives is verified only once it has ended.
-func (t *txn) stream(ctx context.Context, src *layerSource, o *addOptions, status string) *layerStream {
-	s := &layerStream{}
+//
+// after, where not nil, is the layer that is wanted before this one: it gets its memory first. Otherwise one that
+// nobody reads yet could have what the one that is waited for needs.
+func (t *txn) stream(ctx context.Context, src *layerSource, o *addOptions, status string, after *layerStream) *layerStream {
+	s := &layerStream{ready: make(chan struct{})}
 	s.readAhead = newReadAhead(ctx, func(ctx context.Context, w io.Writer) error {
+		ready := sync.OnceFunc(func() { close(s.ready) })
+		defer ready()
 		raw, err := src.open(ctx)
 		if err != nil {
 			return err
 		}
 		defer raw.Close()
+		if after != nil {
+			select {
+			case <-after.ready:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 		in := &meter{r: raw, ctx: ctx, tell: func(n int64) { o.progress.Update(src.name, status, n, src.size) }}
 		if src.digest != "" {
 			in.hash = sha256.New()
@@ -57,6 +71,7 @@ func (t *txn) stream(ctx context.Context, src *layerSource, o *addOptions, statu
 			return err
 		}
 		defer z.Close()
+		ready()
 		sum := sha256.New()
 		n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(sum, w)}, &limit{r: z, left: o.maxSize}, make([]byte, 128<<10))
 		if err != nil {
@@ -140,7 +155,8 @@ var errTooLarge = errors.New("it is larger than allowed once decompressed")
 //
 // A tar that cannot be put together again from the files that it has (a later entry replaces an earlier one, a sparse
 // file) is read a second time, and stored whole beside them.
-func (t *txn) unpack(ctx context.Context, src *layerSource, in *layerStream, parent digest.Digest, o *addOptions) (*stagedLayer, error) {
+// alone ends the other streams before that: two at once may need too much memory.
+func (t *txn) unpack(ctx context.Context, src *layerSource, in *layerStream, parent digest.Digest, alone func(), o *addOptions) (*stagedLayer, error) {
 	l := &stagedLayer{Layer: Layer{Parent: parent, CacheID: newCacheID()}}
 	var err error
 	if l.link, err = t.stageLayerFolder(l.CacheID); err != nil {
@@ -155,6 +171,7 @@ func (t *txn) unpack(ctx context.Context, src *layerSource, in *layerStream, par
 	}
 	l.DiffID = in.diffID
 	if lossy != "" {
+		alone()
 		if err := t.storeWhole(ctx, src, l, o); err != nil {
 			return nil, err
 		}
@@ -234,7 +251,7 @@ func (t *txn) splitFile(l *stagedLayer) string {
 
 // storeWhole writes a tar-split file that has all of the tar.
 func (t *txn) storeWhole(ctx context.Context, src *layerSource, l *stagedLayer, o *addOptions) error {
-	in := t.stream(ctx, &layerSource{name: src.name, open: src.open, diffID: l.DiffID}, o, "Extracting")
+	in := t.stream(ctx, &layerSource{name: src.name, open: src.open, diffID: l.DiffID}, o, "Extracting", nil)
 	defer in.Close()
 	w, err := newSplitWriter(t.splitFile(l))
 	if err != nil {

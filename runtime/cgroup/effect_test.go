@@ -112,21 +112,19 @@ func TestPidsLimitStopsForks(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.run()
-	until(t, "forks stop at the limit", func() bool {
-		s, err := g.Stats()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.PidsStats.Limit != limit {
-			t.Fatalf("limit in stats is %d", s.PidsStats.Limit)
-		}
-		return s.PidsStats.Current == limit
-	})
+	until(t, "a fork is refused", func() bool { return readFile(t, g, "pids.events") != "max 0" })
+	s, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.PidsStats.Limit != limit || s.PidsStats.Current > limit || s.PidsStats.Current < limit/2 {
+		t.Errorf("stats: %+v with a limit of %d", s.PidsStats, limit)
+	}
 	pids, err := g.Pids()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(pids) < 2 || len(pids) > limit {
+	if len(pids) < limit/2 || len(pids) > limit {
 		t.Errorf("%d processes with a limit of %d", len(pids), limit)
 	}
 	if err := g.Kill(); err != nil {
@@ -136,9 +134,6 @@ func TestPidsLimitStopsForks(t *testing.T) {
 		t.Errorf("after Kill: %v, %v", pids, err)
 	}
 	h.wait()
-	if strings.Contains(h.stdout.String(), "started 300") {
-		t.Errorf("the fork bomb was not stopped: %s", h.stdout.String())
-	}
 }
 
 // The share is counted in CPU time, over a time in which a loop without a limit would have used several times as much.
@@ -397,6 +392,12 @@ func TestRefusedLimitsNameFlagAndReason(t *testing.T) {
 		{"oom-kill-disable", "--oom-kill-disable", "cgroup v2 has no such limit", specs.LinuxResources{Memory: &specs.LinuxMemory{DisableOOMKiller: ptr(true)}}, true, false},
 		{"unified", "memory.high", "cgroup v1 has no such limit", specs.LinuxResources{Unified: map[string]string{"memory.high": "1000000"}}, false, true},
 		{"hugetlb", "hugetlb 3MB", "", specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "3MB", Limit: 1}}}, false, false},
+	}
+	if weightWorks("", false) != "" {
+		tests = append(tests, tests[0])
+		last := &tests[len(tests)-1]
+		last.name, last.flag, last.why, last.v1 = "blkio-weight", "--blkio-weight", "", false
+		last.r = specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: ptr(uint16(100))}}
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	cgroupv1 "github.com/opencontainers/cgroups/fs"
 	"github.com/opencontainers/cgroups/fs2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Options of New. The zero value is what a container wants.
@@ -214,7 +215,10 @@ func (g *Group) Pids() ([]int, error) {
 		return nil, nil
 	}
 	pids, err := cgroups.GetAllPids(g.Path())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil, nil // systemd removes a scope as soon as nothing is left in it; ENODEV is for those who are reading it
+	}
+	if err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
 	slices.Sort(pids)
@@ -226,13 +230,16 @@ func (g *Group) Pids() ([]int, error) {
 func (g *Group) Remove() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.gone || len(g.place.Paths) == 0 {
-		return nil
-	}
-	g.countOOMLocked()
 	if g.oom != nil {
 		g.oom.close()
 	}
+	if len(g.place.Paths) == 0 {
+		g.gone = true
+	}
+	if g.gone {
+		return nil
+	}
+	g.countOOMLocked()
 	paths := maps.Clone(g.place.Paths)
 	var errs []error
 	for c, p := range paths {

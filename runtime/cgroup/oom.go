@@ -15,14 +15,18 @@ import (
 // oomWatch waits for the kernel to say that memory ran out.
 type oomWatch struct {
 	events  chan struct{}
-	wake    *os.File // an eventfd on v1, inotify on v2
+	wake    *os.File // an eventfd on v1, inotify on v2; nil where nothing will ever be said
 	control *os.File // what the eventfd is registered with
 	once    sync.Once
 }
 
 func (w *oomWatch) close() {
 	w.once.Do(func() {
-		_ = w.wake.Close() // ends run
+		if w.wake == nil {
+			close(w.events)
+			return
+		}
+		_ = w.wake.Close() // ends runOOM, which closes events
 		if w.control != nil {
 			_ = w.control.Close() // read-only
 		}
@@ -41,18 +45,19 @@ func (g *Group) OOM() <-chan struct{} {
 	events := make(chan struct{}, 1)
 	w, err := g.watchOOM(events)
 	if err != nil {
-		if g.gone {
-			close(events)
-		}
-		return events
+		w = &oomWatch{events: events}
+	} else {
+		go g.runOOM(w)
 	}
 	g.oom = w
-	go g.runOOM(w)
+	if g.gone {
+		w.close()
+	}
 	return events
 }
 
 func (g *Group) watchOOM(events chan struct{}) (*oomWatch, error) {
-	if g.gone {
+	if g.gone || len(g.place.Paths) == 0 {
 		return nil, os.ErrNotExist
 	}
 	if g.v2() {

@@ -31,7 +31,6 @@ func (m *machine) place(id string, o Options) (p place, why string) {
 		return m.placeV2(id, o)
 	}
 	p = place{Version: VersionV1, Paths: map[string]string{}}
-	var whys []string
 	for _, c := range controllersV1 {
 		h := m.at(c)
 		if h == nil || !m.wantV1(c) {
@@ -39,8 +38,6 @@ func (m *machine) place(id string, o Options) (p place, why string) {
 		}
 		if base := m.baseV1(h); base != "" {
 			p.Paths[c] = filepath.Join(base, id)
-		} else if c != unified && c != nameSystemd {
-			whys = append(whys, c)
 		}
 	}
 	if p.onlyNames() {

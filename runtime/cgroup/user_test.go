@@ -248,8 +248,8 @@ func TestNothing(t *testing.T) {
 	if _, err := g.Stats(); !errors.As(err, &u) || u.Op != "stats" {
 		t.Errorf("Stats: %v", err)
 	}
-	if g.OOMKilled() {
-		t.Error("OOMKilled")
+	if _, open := <-g.OOM(); open || g.OOMKilled() {
+		t.Error("OOMKilled, or an event of it")
 	}
 	limits := map[string]*specs.LinuxResources{
 		"--memory":       {Memory: &specs.LinuxMemory{Limit: ptr(int64(1 << 30))}},

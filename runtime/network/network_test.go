@@ -258,6 +258,29 @@ func zombie(pid int) bool {
 	return err != nil || strings.Contains(string(b), ") Z ")
 }
 
+func TestScratchOfTheDeadIsRemoved(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	used, remove, err := scratch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	dead, err := os.MkdirTemp("", scratchStem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, removeOther, err := scratch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	removeOther()
+	for dir, there := range map[string]bool{used: true, dead: false, other: false} {
+		if _, err := os.Stat(dir); (err == nil) != there {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
 func TestFailureTellsWhatTheToolSaid(t *testing.T) {
 	eachTool(t, func(t *testing.T, tool string) {
 		f := filepath.Join(t.TempDir(), "no-namespace")

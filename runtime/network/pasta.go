@@ -16,11 +16,11 @@ const pastaScript = `"$@"; exit $?`
 
 // startPasta runs pasta(1). Descriptor 3 is the namespace: pasta gives up its rights before it would open a path.
 func (n *Network) startPasta(ctx context.Context, path string, o *Options, ns *os.File, forwards []forward) error {
-	dir, err := os.MkdirTemp("", "lamina-net-")
+	dir, remove, err := scratch()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer remove()
 	fifo := filepath.Join(dir, "ready")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		return fmt.Errorf("mkfifo %s: %w", fifo, err)

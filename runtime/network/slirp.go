@@ -33,11 +33,11 @@ func (n *Network) startSlirp(ctx context.Context, path string, o *Options, ns *o
 	socket := ""
 	if len(forwards) > 0 {
 		// The socket is needed for a moment only. /tmp keeps its path below the 108 bytes of a socket's address.
-		dir, err := os.MkdirTemp("", "lamina-net-")
+		dir, remove, err := scratch()
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
+		defer remove()
 		socket = filepath.Join(dir, "api")
 		args = append(args, "--api-socket="+socket)
 	}

@@ -1,0 +1,53 @@
+package network
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// scratchStem begins the names of scratch directories.
+const scratchStem = "lamina-net-"
+
+// scratch makes a directory for a socket or a pipe that is needed while a tool starts. It is locked for as long as it is in
+// use; the ones that killed processes have left are not, and are removed.
+func scratch() (dir string, remove func(), err error) {
+	left, _ := filepath.Glob(filepath.Join(os.TempDir(), scratchStem+"*"))
+	for _, old := range left {
+		if f, err := lockDir(old); err == nil {
+			_ = os.RemoveAll(old) // another user's cannot be
+			_ = f.Close()         // read-only
+		}
+	}
+	for {
+		if dir, err = os.MkdirTemp("", scratchStem); err != nil {
+			return "", nil, err
+		}
+		f, err := lockDir(dir)
+		if err != nil {
+			continue // somebody took it for a left one before it was locked
+		}
+		if _, err := os.Stat(dir); err != nil {
+			_ = f.Close() // read-only
+			continue      // likewise
+		}
+		return dir, func() {
+			_ = os.RemoveAll(dir) // the next one that starts tries again
+			_ = f.Close()         // read-only
+		}, nil
+	}
+}
+
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close() // read-only
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return f, nil
+}

@@ -30,9 +30,18 @@ type Spawn struct {
 	Join  []Join  // joined by the child, in this order, once it is released
 	Root  bool    // the child becomes user and group 0 of its user namespace, without other groups
 
+	// Undumpable lets nobody trace the process, or look into it, from its first instruction on: the real user id is
+	// 65534, or 1, while it executes, and the kernel then makes the new program undumpable (fs/exec.c, begin_new_exec). The
+	// program sets its id, and Pdeathsig, which such an execution clears, anew. Where the namespace has no second id,
+	// or no_new_privs is set, it is left out.
+	Undumpable bool
+
 	Setsid    bool
 	Pdeathsig syscall.Signal // sent when the thread ends that called Start; 0 for none
 }
+
+// otherID is an id that is nobody's (kernel.overflowuid).
+const otherID = 65534
 
 // A Join is one setns(2): a namespace's descriptor, or a process's (pidfd) with the types of all that are meant.
 type Join struct {
@@ -74,6 +83,7 @@ type child struct {
 	join      []Join
 	root      bool
 	setsid    bool
+	otherID   bool
 	pdeathsig uintptr
 	flags     uintptr
 	nofile    nofile.Limit
@@ -191,6 +201,9 @@ func (s *Spawn) prepare() (*child, *pipes, error) {
 		c.files = append(c.files, dup)
 	}
 	c.join, c.root, c.setsid, c.pdeathsig, c.flags = s.Join, s.Root, s.Setsid, uintptr(s.Pdeathsig), s.Flags
+	if nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && nnp == 0 {
+		c.otherID = s.Undumpable // under no_new_privs, the execution would give up the effective id for the real one
+	}
 	c.nofile, c.setNofile = nofile.ForChildren()
 	return c, p, p.open(c, above)
 }
@@ -312,6 +325,11 @@ func fork(c *child) (pid uintptr, e syscall.Errno) {
 	if c.setNofile {
 		// Lowering a soft limit cannot fail.
 		_, _, _ = syscall.RawSyscall6(syscall.SYS_PRLIMIT64, 0, syscall.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&c.nofile)), 0, 0, 0)
+	}
+	if c.otherID {
+		if _, _, e = syscall.RawSyscall(syscall.SYS_SETRESUID, otherID, ^uintptr(0), ^uintptr(0)); e != 0 {
+			_, _, _ = syscall.RawSyscall(syscall.SYS_SETRESUID, 1, ^uintptr(0), ^uintptr(0)) // a map that is smaller
+		}
 	}
 	step = stepExec
 	if c.path != nil {

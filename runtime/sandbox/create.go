@@ -258,7 +258,7 @@ func spawn(s sys.Spawn, path string, config any, stdio [3]*os.File, terminal boo
 		return nil, conn{}, err
 	}
 	defer sys.Close(child)
-	s.Exe, s.Env, s.Setsid, s.Pdeathsig, s.Dir = self, envForChild(), true, syscall.SIGKILL, "/"
+	s.Exe, s.Env, s.Setsid, s.Pdeathsig, s.Undumpable, s.Dir = self, envForChild(), true, syscall.SIGKILL, true, "/"
 	s.Files = nil
 	for _, f := range stdio {
 		if f == nil || terminal {

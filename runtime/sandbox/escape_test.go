@@ -308,3 +308,39 @@ func TestOldRootIsGone(t *testing.T) {
 		})
 	}
 }
+
+// A process of ours in the container has all capabilities until it is the command: not even who may trace others in
+// there may trace it, from its first instruction on.
+func TestOurProcessesCannotBeTraced(t *testing.T) {
+	needRoot(t)
+	if static != "" {
+		t.Skip("needs a static test binary: run the tests without the race detector")
+	}
+	if m, err := ownMap("/proc/self/uid_map"); err != nil || !maps(m, 1) {
+		t.Skip("needs a range of ids")
+	}
+	if b, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err == nil && string(b) == "1\n" {
+		t.Skip("needs fs.suid_dumpable to be other than 1")
+	}
+	t.Setenv(envTellDumpable, "1")
+	errs, text := output(t)
+	c, err := Create(Options{Self: static, Spec: aSpec(busybox(t), "sleep", "1000"), Stdio: [3]*os.File{nil, nil, errs}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Delete()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Exec(&specs.Process{Args: []string{"/bin/true"}, Cwd: "/"}, [3]*os.File{nil, nil, errs}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := p.Wait(); st != 0 || err != nil {
+		t.Error(st, err)
+	}
+	c.Delete()
+	if got := text(); got != "lamina-init dumpable 0 <nil>\nlamina-exec dumpable 0 <nil>\n" && got != "lamina-init dumpable 2 <nil>\nlamina-exec dumpable 2 <nil>\n" {
+		t.Errorf("%q", got)
+	}
+}

@@ -60,9 +60,19 @@ func InitMain() {
 func childStart(config any) (conn, error) {
 	goruntime.LockOSThread()
 	c := conn{os.NewFile(fdSocket, "parent")}
-	// Until the credentials are those of the container, nobody in it may look into this process.
+	// Until the credentials are those of the container, nobody in it may look into this process, or trace it: it has
+	// more capabilities than they. Undumpable it is already, if that was possible (sys.Spawn).
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return c, staged("start", err)
+	}
+	if err := sys.SetThreadIDs(0, 0); err != nil {
+		return c, staged("start", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return c, staged("start", err)
+	}
+	if c.hungUp() {
+		return c, io.EOF
 	}
 	if err := closeOnExec(fdSocket); err != nil {
 		return c, staged("start", err)

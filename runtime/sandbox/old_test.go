@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -11,16 +12,23 @@ import (
 const (
 	envRefusePivot   = "SANDBOX_TEST_NO_PIVOT"
 	envRefuseSetattr = "SANDBOX_TEST_NO_SETATTR"
+	envTellDumpable  = "SANDBOX_TEST_TELL_DUMPABLE" // not a refusal: the process says whether it could be traced
 )
 
+var childTests = []string{envRefusePivot, envRefuseSetattr, envTellDumpable}
+
 func init() {
-	for _, e := range []string{envRefusePivot, envRefuseSetattr} {
+	for _, e := range childTests {
 		if os.Getenv(e) == "" {
 			continue
 		}
 		switch e {
 		case envRefusePivot:
 			pivotRoot = func(string, string) error { return unix.EINVAL }
+		case envTellDumpable:
+			if d, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); os.Args[0] == RoleExec || os.Args[0] == RoleInit {
+				fmt.Fprintln(os.Stderr, os.Args[0], "dumpable", d, err)
+			}
 		case envRefuseSetattr:
 			mountSetattr = func(int, uint, *unix.MountAttr) error { return unix.ENOSYS }
 		}
@@ -28,7 +36,7 @@ func init() {
 	baseEnv := childEnv
 	envForChild = func() []string {
 		env := append([]string(nil), baseEnv...)
-		for _, e := range []string{envRefusePivot, envRefuseSetattr} {
+		for _, e := range childTests {
 			if v := os.Getenv(e); v != "" {
 				env = append(env, e+"="+v)
 			}

@@ -90,12 +90,12 @@ func (d *downloads) start() {
 	for _, one := range d.all {
 		d.p.progress.Update(one.name, "Pulling fs layer", 0, 0)
 	}
+	for _, one := range d.all[min(downloadsAtOnce, len(d.all)):] {
+		d.p.progress.Update(one.name, "Waiting", 0, 0)
+	}
 	go func() {
 		defer close(d.begun)
-		for i, one := range d.all {
-			if i >= downloadsAtOnce {
-				d.p.progress.Update(one.name, "Waiting", 0, 0)
-			}
+		for _, one := range d.all {
 			d.group.Go(func() error { // waits for its turn
 				defer close(one.done)
 				one.err = d.fetch(one)

@@ -230,7 +230,13 @@ func TestInspectAndHistory(t *testing.T) {
 	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
 		t.Errorf("history\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
-	// Of a loaded image only the last step is known.
+	// Images that are saved together are loaded with what they were made from.
+	s2 := openStore(t)
+	load(t, s2, save(t, s, DockerArchive, "base:1", "top:1"))
+	if steps, err := s2.History("top:1"); err != nil || len(steps) != 2 || steps[1].ID != string(base.ID) {
+		t.Errorf("%+v, %v", steps, err)
+	}
+	// Of another only the last step is known.
 	load(t, s, dockerArchive(t, "c", []string{"loaded:1"}, layerTar(t, entry{name: "x"}), layerTar(t, entry{name: "y"})))
 	if steps, err := s.History("loaded:1"); err != nil || len(steps) != 2 || steps[1].ID != "<missing>" {
 		t.Errorf("%+v, %v", steps, err)

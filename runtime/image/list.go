@@ -99,13 +99,20 @@ func (s *Store) summarize(sum *imagetypes.Summary, img *Image) error {
 	return nil
 }
 
-// containersByImage counts containers, nil where nobody told which there are.
-func (s *Store) containersByImage() (map[digest.Digest]int64, error) {
+// containers lists the containers, as far as anybody told.
+//
+// Preconditions: no lock is held.
+func (s *Store) containers() ([]Container, error) {
 	if s.Containers == nil {
 		return nil, nil
 	}
-	list, err := s.Containers()
-	if err != nil {
+	return s.Containers()
+}
+
+// containersByImage counts containers, nil where nobody told which there are.
+func (s *Store) containersByImage() (map[digest.Digest]int64, error) {
+	list, err := s.containers()
+	if err != nil || s.Containers == nil {
 		return nil, err
 	}
 	n := map[digest.Digest]int64{}

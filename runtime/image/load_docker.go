@@ -34,16 +34,19 @@ func (t *txn) addDockerArchive(ctx context.Context, a archive, o *addOptions) er
 	if len(manifest) == 0 {
 		return errors.New("manifest.json: it has no image")
 	}
+	images := make([]*Image, len(manifest))
 	for i, m := range manifest {
 		src, err := dockerImage(a, &m)
 		if err == nil {
-			_, err = t.addImage(ctx, src, o)
+			images[i], err = t.addImage(ctx, src, o)
 		}
 		if err != nil {
 			return fmt.Errorf("image %d of %d: %w", i+1, len(manifest), err)
 		}
 	}
-	t.keepParents(manifest)
+	for i, m := range manifest {
+		t.keepParent(t.image[images[i].ID], t.image[m.Parent])
+	}
 	return nil
 }
 
@@ -97,18 +100,13 @@ func digestName(name string) (digest.Digest, bool) {
 	return d, d.Validate() == nil
 }
 
-// keepParents keeps which image was made from which, where the archive says so and has both.
-func (t *txn) keepParents(manifest []dockerManifest) {
-	for i, m := range manifest {
-		if i >= len(t.images) || m.Parent == "" {
-			continue
-		}
-		parent, ok := t.image[m.Parent]
-		child := t.images[i]
-		if ok && parent != child && extends(child.Chain, parent.Chain) && len(child.Spec.History) == len(parent.Spec.History)+1 {
-			child.parent = m.Parent
-		}
+// keepParent keeps which image was made from which, where the archive says so and has both, and it may be true.
+func (t *txn) keepParent(child, parent *stagedImage) {
+	if parent == nil || parent == child || !extends(child.Chain, parent.Chain) ||
+		len(child.Spec.History) != len(parent.Spec.History)+1 {
+		return
 	}
+	child.parent = parent.ID
 }
 
 // extends reports whether a chain begins with another.

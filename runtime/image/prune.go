@@ -24,6 +24,10 @@ type PruneReport struct {
 // Source: moby daemon/images/image_prune.go, ImagesPrune.
 func (s *Store) Prune(o PruneOptions) (*PruneReport, error) {
 	var r *removal
+	containers, err := s.containers()
+	if err != nil {
+		return nil, err
+	}
 	t, err := s.begin(nil)
 	if err != nil {
 		return nil, err
@@ -33,7 +37,7 @@ func (s *Store) Prune(o PruneOptions) (*PruneReport, error) {
 		if err != nil {
 			return err
 		}
-		if r, err = s.newRemoval(); err != nil {
+		if r, err = s.newRemoval(containers); err != nil {
 			return err
 		}
 		all, err := s.all()

@@ -24,12 +24,16 @@ type RemoveOptions struct {
 // Source: moby daemon/images/image_delete.go, ImageDelete.
 func (s *Store) Remove(nameOrID string, o RemoveOptions) ([]imagetypes.DeleteResponse, error) {
 	var r *removal
+	containers, err := s.containers()
+	if err != nil {
+		return nil, err
+	}
 	t, err := s.begin(nil)
 	if err != nil {
 		return nil, err
 	}
 	err = t.commit(func() error {
-		if r, err = s.newRemoval(); err != nil {
+		if r, err = s.newRemoval(containers); err != nil {
 			return err
 		}
 		img, err := s.find(nameOrID)
@@ -62,12 +66,13 @@ type removal struct {
 	changed bool
 }
 
-// newRemoval looks at all that decides what may be removed.
+// newRemoval looks at all that decides what may be removed. containers were asked for without a lock: whoever makes one
+// may hold locks of his own while he waits for ours. The layers of one that is made meanwhile stay in any case.
 //
 // Preconditions: the exclusive lock is held.
-func (s *Store) newRemoval() (*removal, error) {
+func (s *Store) newRemoval(containers []Container) (*removal, error) {
 	r := &removal{
-		s: s, images: map[digest.Digest]*Image{}, children: map[digest.Digest]int{},
+		s: s, containers: containers, images: map[digest.Digest]*Image{}, children: map[digest.Digest]int{},
 		parents: map[digest.Digest]digest.Digest{}, gone: map[digest.Digest]bool{},
 	}
 	var err error
@@ -83,11 +88,6 @@ func (s *Store) newRemoval() (*removal, error) {
 		if p := s.parent(img.ID); p != "" {
 			r.parents[img.ID] = p
 			r.children[p]++
-		}
-	}
-	if s.Containers != nil {
-		if r.containers, err = s.Containers(); err != nil {
-			return nil, err
 		}
 	}
 	return r, nil

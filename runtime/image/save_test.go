@@ -4,10 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -178,4 +180,47 @@ func TestSaveNoticesChangedFiles(t *testing.T) {
 		t.Errorf("%v: want an error that names f", err)
 	}
 	s.checkInvariants(t)
+}
+
+// Layers that are read twice, each of which needs all the memory for zstd windows.
+func TestLossyLayersWithLargeWindows(t *testing.T) {
+	s := openStore(t)
+	m := dockerManifest{Config: "config", RepoTags: []string{"x:1"}}
+	var layers [][]byte
+	var all []file
+	for i := range 5 {
+		layer := layerTar(t, entry{name: "f", body: fmt.Sprint(i)}, entry{name: "f", body: "again"})
+		var z bytes.Buffer
+		w, err := zstd.NewWriter(&z, zstd.WithWindowSize(maxWindow), zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the size of what is flushed is not known, the window is told
+			if _, err := w.Write(layer[:len(layer)/2]); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			layer = append(layer[len(layer)/2:], layer[:len(layer)/2]...)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var h zstd.Header
+		if err := h.Decode(z.Bytes()); err != nil || h.WindowSize != maxWindow {
+			t.Fatalf("window %d, %v: want %d", h.WindowSize, err, maxWindow)
+		}
+		m.Layers = append(m.Layers, fmt.Sprint(i))
+		layers = append(layers, layer)
+		all = append(all, file{name: fmt.Sprint(i), body: z.Bytes()})
+	}
+	all = append(all, file{name: "config", body: imageConfig(t, "c", layers...)}, file{name: "manifest.json", body: marshal(t, []dockerManifest{m})})
+	load(t, s, archiveTar(t, all...))
+	got := filesOf(t, save(t, s, OCIArchive, "x:1"))
+	for i, layer := range layers {
+		if !bytes.Equal(got[blobName(digest.FromBytes(layer))], layer) {
+			t.Errorf("layer %d does not come back", i)
+		}
+	}
 }

@@ -18,7 +18,8 @@ const Driver = "laminafs"
 type Store struct {
 	root string // absolute
 
-	// Containers lists the containers that there are. Remove, Prune, List and DiskUsage ask it; nil is none.
+	// Containers lists the containers that there are. Remove, Prune, List and DiskUsage ask it, while they hold no lock;
+	// nil is none.
 	Containers func() ([]Container, error)
 }
 

@@ -29,6 +29,7 @@ import (
 	"strings"
 
 	"github.com/laminafs/lamina/internal/livemount"
+	"github.com/laminafs/lamina/internal/sysmon"
 )
 
 const (
@@ -37,6 +38,7 @@ const (
 )
 
 func main() {
+	sysmon.Watch(nil, nil) // also while no mount is served, which has a watch of its own
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -19,12 +19,11 @@ const (
 	idlePause = time.Second
 )
 
-// Watch bounds the pauses of the process until done is closed. work returns a count that grows while there is something
-// to do; nil stands for always.
+// Watch bounds the pauses of the process until done is closed, nil for never. work returns a count that grows while there
+// is something to do; without one, a pause may last as long as in a process that has nothing to do.
 func Watch(done <-chan struct{}, work func() uint64) {
 	if work == nil {
-		n := uint64(0)
-		work = func() uint64 { n++; return n }
+		work = func() uint64 { return 0 }
 	}
 	go func() {
 		before := work()

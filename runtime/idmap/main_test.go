@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		if os.Getenv("IDMAP_SINGLE") != "" {
 			id.Kind, id.UIDs, id.GIDs = Single, rangesToMap(id.UID, nil), rangesToMap(id.GID, nil)
 		}
+		if os.Getenv("IDMAP_FOREIGN") != "" { // a range that nobody has given us
+			id.UIDs = rangesToMap(id.UID, []subRange{{3000000000, 10}})
+		}
 		code, err := id.Reexec("idmap-inner")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -145,3 +145,16 @@ func TestReexecDiesWithItsParent(t *testing.T) {
 	_ = cmd.Wait() // killed
 	waitFor(t, "the program ends with the one that started it", func() bool { return !alive(pid) })
 }
+
+// What newuidmap refuses is said, and the process that waited for its map is gone.
+func TestRefusedMap(t *testing.T) {
+	needUserNS(t)
+	uid, gid := ordinaryUser(t)
+	cmd := outer(t, uid, gid, "exit 0", "IDMAP_FOREIGN=1")
+	var said strings.Builder
+	cmd.Stderr = &said
+	_ = cmd.Run() // the code says it
+	if cmd.ProcessState.ExitCode() != 125 || !strings.Contains(said.String(), "newuidmap") || !strings.Contains(said.String(), "/etc/subuid") {
+		t.Errorf("%v, %q", cmd.ProcessState, said.String())
+	}
+}

@@ -26,6 +26,30 @@ func TestNested(t *testing.T) {
 	}
 }
 
+// Root of a nested namespace is not the owner of our executable, which may be nobody else's to execute.
+func TestNestedWithPrivateExecutable(t *testing.T) {
+	needRoot(t)
+	root := busybox(t)
+	b, err := os.ReadFile(roleBinary())
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := root + "/../lamina"
+	write(t, private, string(b), 0o700)
+	s := nested(t, aSpec(root, "true"))
+	c, err := Create(Options{Self: private, Spec: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Delete()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := c.Wait(); st != 0 || err != nil {
+		t.Error(st, err)
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	needRoot(t)
 	root := busybox(t)

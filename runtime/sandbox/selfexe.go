@@ -17,6 +17,10 @@ func openSelf(path string) (int, error) {
 		path = selfPath()
 	}
 	fd, err := cloneReadonly(path)
+	if err == nil && !forAll(fd) {
+		_ = unix.Close(fd) // the clone goes with its descriptor
+		fd, err = -1, unix.EACCES
+	}
 	if err != nil {
 		fd, err = copySealed(path)
 	}
@@ -38,6 +42,13 @@ func selfPath() string {
 		return "/proc/self/exe"
 	}
 	return path
+}
+
+// forAll reports whether everybody may execute the file: root of a nested user namespace is not its owner. The copy
+// in memory is everybody's.
+func forAll(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&0o001 != 0
 }
 
 // cloneReadonly needs open_tree(2) (5.2) and mount_setattr(2) (5.12). While a program is executed a write is ETXTBSY

@@ -19,8 +19,10 @@ import (
 
 // box is a root with the test's image, and the commands on it.
 type box struct {
-	t    testing.TB
-	root string
+	t       testing.TB
+	root    string
+	program string   // that plays lamina; default: this one
+	env     []string // of the commands, added
 }
 
 // limit bounds one command, which takes some tenths of a second: one that hangs is to say so.
@@ -156,11 +158,14 @@ func (b *box) command(ctx context.Context, args ...string) *exec.Cmd {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	exe, err := commandPath()
-	if err != nil {
-		b.t.Fatal(err)
+	exe := b.program
+	if exe == "" {
+		if exe, err = commandPath(); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 	cmd := exec.CommandContext(ctx, exe)
+	cmd.Env = append(os.Environ(), b.env...)
 	cmd.Args = append([]string{commandArg0, b.root, fs}, args...)
 	cmd.WaitDelay = time.Second
 	return cmd
@@ -227,8 +232,14 @@ func autoRemove(r *runArg)                { r.Create.HostConfig.AutoRemove = tru
 func tty(r *runArg)                       { r.Create.Config.Tty = true }
 func host(fn func(h *api.HostConfig)) opt { return func(r *runArg) { fn(r.Create.HostConfig) } }
 func config(fn func(c *api.Config)) opt   { return func(r *runArg) { fn(r.Create.Config) } }
-func words(s ...string) []string          { return s }
-func script(s string) []string            { return []string{"sh", "-c", s} }
+
+// volumeAt is an anonymous volume.
+func volumeAt(dest string) func(c *api.Config) {
+	return func(c *api.Config) { c.Volumes = map[string]struct{}{dest: {}} }
+}
+
+func words(s ...string) []string { return s }
+func script(s string) []string   { return []string{"sh", "-c", s} }
 func (b *box) run(cmd []string, o ...opt) (stdout, stderr string, code int) {
 	b.t.Helper()
 	return b.try("run", "-", newRun(cmd, o...))

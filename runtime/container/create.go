@@ -67,18 +67,22 @@ func (s *Store) Create(ctx context.Context, o CreateOptions) (c *Container, warn
 			err = errors.Join(err, s.sweepLocked(r.ID))
 		}
 	}()
-	if err := s.makeSources(wanted); err != nil {
+	if err := faultReserved.Hit(); err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(s.makeSources(wanted), faultSources.Hit()); err != nil {
 		return nil, nil, err
 	}
 	if _, err := s.images.NewMount(r.ID, digest.Digest(r.ImageID), r.Rootfs...); err != nil {
 		return nil, nil, err
 	}
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), faultLayers.Hit()); err != nil {
 		return nil, nil, err
 	}
 	if err := os.Rename(filepath.Join(c.dir(), creatingFile), filepath.Join(c.dir(), configFile)); err != nil {
 		return nil, nil, err
 	}
+	_ = faultCreated.Hit() // it is made: nothing can fail any more
 	return c, warnings, nil
 }
 
@@ -322,6 +326,9 @@ func (c *Container) removeLocked(volumes bool) error {
 		}
 	}
 	if err := os.Rename(filepath.Join(c.dir(), configFile), filepath.Join(c.dir(), removingFile)); err != nil {
+		return err
+	}
+	if err := faultRemoving.Hit(); err != nil {
 		return err
 	}
 	return c.s.sweepLocked(c.r.ID)

@@ -173,6 +173,9 @@ func (m *monitor) prepare(console [2]uint) (*net.UnixListener, error) {
 	if err := m.openTree(); err != nil {
 		return nil, err
 	}
+	if err := faultMounted.Hit(); err != nil {
+		return nil, err
+	}
 	listener, err := m.c.listen()
 	if err != nil {
 		return nil, err
@@ -368,6 +371,7 @@ func (m *monitor) end(r *run) {
 	if r.console != nil {
 		_ = r.console.Close() // the same
 	}
+	errs = append(errs, faultEnded.Hit())
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.run = nil
@@ -403,7 +407,7 @@ func (m *monitor) told(r *run, again bool) {
 
 // finish ends it all: when it returns the container is as if no monitor had been.
 func (m *monitor) finish(listener net.Listener) {
-	err := m.closeTree()
+	err := errors.Join(m.closeTree(), faultUnmounted.Hit())
 	m.mu.Lock()
 	m.st.Status, m.st.ManuallyStopped = api.StateExited, m.manual
 	if err != nil {
@@ -418,6 +422,7 @@ func (m *monitor) finish(listener net.Listener) {
 	m.waiters = nil
 	code := m.st.ExitCode
 	m.mu.Unlock()
+	_ = faultFinal.Hit() // nothing that is left to do can be left out
 	m.log.close()
 	_ = os.Remove(m.c.socket()) // before the lock: the next monitor's has the same name
 	_ = listener.Close()

@@ -39,6 +39,9 @@ func (m *monitor) begin(console [2]uint) (err error) {
 	if r.group, err = cgroup.New(m.c.r.ID, spec.Linux.Resources, cgroup.Options{}); err != nil {
 		return err
 	}
+	if err := faultGrouped.Hit(); err != nil {
+		return err
+	}
 	stdio, theirs, err := m.stdio(r, spec)
 	defer closeAll(theirs)
 	if err != nil {
@@ -51,7 +54,7 @@ func (m *monitor) begin(console [2]uint) (err error) {
 			if err := r.group.Add(pid); err != nil {
 				return err
 			}
-			return m.startNetwork(r, pid)
+			return errors.Join(m.startNetwork(r, pid), faultJoined.Hit())
 		},
 		ExecJoined: func(pid int) error { return r.group.Add(pid) },
 	})
@@ -59,13 +62,22 @@ func (m *monitor) begin(console [2]uint) (err error) {
 		return startError(err)
 	}
 	closeAll(theirs)
+	if err := faultMade.Hit(); err != nil {
+		return err
+	}
 	r.started = time.Now()
 	m.copyOutput(r, spec.Process.Terminal)
 	if err := m.record(r, spec); err != nil {
 		return err
 	}
+	if err := faultRecorded.Hit(); err != nil {
+		return err
+	}
 	if err := r.sandbox.Start(); err != nil {
 		return startError(err)
+	}
+	if err := faultExecuted.Hit(); err != nil {
+		return err
 	}
 	go m.wait(r)
 	return nil

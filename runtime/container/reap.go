@@ -222,10 +222,13 @@ func (s *Store) sweepLocked(id string) error {
 	if err := s.images.RemoveMount(id); err != nil && !missing(err) {
 		return fmt.Errorf("remove its layer: %w", err)
 	}
+	if err := faultLayerless.Hit(); err != nil {
+		return err
+	}
 	if r.RemoveVolumes {
 		for _, m := range r.Mounts {
 			if m.Anonymous {
-				if err := s.removeVolume(m.Name); err != nil {
+				if err := s.removeVolume(m.Name, id); err != nil {
 					return fmt.Errorf("remove volume %s: %w", m.Name, err)
 				}
 			}

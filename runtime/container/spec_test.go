@@ -1,6 +1,7 @@
 package container
 
 import (
+	"embed"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -95,6 +96,11 @@ func TestSpec(t *testing.T) {
 	}
 }
 
+// goldenFiles are in the binary, which may run elsewhere.
+//
+//go:embed testdata
+var goldenFiles embed.FS
+
 func golden(t *testing.T, path string, got []byte) {
 	t.Helper()
 	got = append(got, '\n')
@@ -103,7 +109,10 @@ func golden(t *testing.T, path string, got []byte) {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(path)
+	want, err := goldenFiles.ReadFile(path)
+	if os.Getenv(envUpdate) != "" {
+		want, err = got, nil
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

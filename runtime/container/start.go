@@ -100,21 +100,27 @@ func (c *Container) tryStart(o StartOptions) (_ *Session, err error) {
 	if _, err := mon.WriteAt([]byte{'1'}, 0); err != nil {
 		return nil, err
 	}
+	if err := faultMarked.Hit(); err != nil {
+		return nil, errors.Join(err, mon.Truncate(0))
+	}
 	p, err := o.Streams.open()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, mon.Truncate(0)) // nobody has begun
 	}
 	defer func() {
 		if err != nil {
 			p.close()
-			if c.r.HostConfig.AutoRemove {
-				err = errors.Join(err, c.removeLocked(true))
-			}
+			_ = mon.Close() // the monitor alone has it now, if there is one
+			err = errors.Join(err, c.notStartedLocked())
 		}
 	}()
 	con, err := c.s.spawn(modeRun, c.r.ID, mon)
 	if err != nil {
 		_ = mon.Truncate(0) // nobody has begun
+		return nil, err
+	}
+	if err = faultSpawned.Hit(); err != nil {
+		_ = con.Close() // it goes
 		return nil, err
 	}
 	var r reply
@@ -144,6 +150,20 @@ func (c *Container) tryStart(o StartOptions) (_ *Session, err error) {
 	s := newSession(con, o.Streams, p, c.r.Config.Tty)
 	go s.listen()
 	return s, nil
+}
+
+// notStartedLocked takes back a container with --rm that could not be started, behind its monitor, which may have died.
+func (c *Container) notStartedLocked() error {
+	if !c.r.HostConfig.AutoRemove {
+		return nil
+	}
+	if err := errors.Join(c.waitMonitor(), c.reapLocked()); err != nil {
+		return err
+	}
+	if _, err := c.s.load(c.r.ID); missing(err) {
+		return nil // reaped
+	}
+	return c.removeLocked(true)
 }
 
 // spawn starts a monitor in a session and a mount namespace of its own.

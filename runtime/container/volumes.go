@@ -14,11 +14,19 @@ func (s *Store) Volumes() *volume.Store { return s.volumes }
 // VolumeUsers are the names of the containers that have a volume mounted, those in the making included: the
 // volume.Users of Volumes().Remove and Prune.
 func (s *Store) VolumeUsers(name string) (users []string, err error) {
+	return s.otherUsers(name, "")
+}
+
+// otherUsers leaves one container out, which is about to go.
+func (s *Store) otherUsers(name, but string) (users []string, err error) {
 	ids, err := s.ids()
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range ids {
+		if id == but {
+			continue
+		}
 		for _, file := range []string{configFile, creatingFile} {
 			r := &record{}
 			err := readJSON(s.dir()+"/"+id, file, r)
@@ -54,9 +62,9 @@ func (s *Store) makeVolume(m mountRecord) error {
 	return err
 }
 
-// removeVolume removes an anonymous volume, unless somebody else has taken to it by its name.
-func (s *Store) removeVolume(name string) error {
-	err := s.volumes.Remove(name, s.VolumeUsers)
+// removeVolume removes an anonymous volume of the container id, unless another one has taken to it by its name.
+func (s *Store) removeVolume(name, id string) error {
+	err := s.volumes.Remove(name, func(name string) ([]string, error) { return s.otherUsers(name, id) })
 	if errors.Is(err, volume.ErrNotFound) || errors.Is(err, volume.ErrInUse) {
 		return nil
 	}

@@ -1,0 +1,98 @@
+package container
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/laminafs/lamina/internal/fault"
+)
+
+// faultyPath is the program that plays lamina, built with fault points.
+var faultyPath = sync.OnceValues(func() (string, error) {
+	if p := os.Getenv("LAMINA_TEST_FAULTY"); p != "" {
+		return p, nil
+	}
+	dir, err := binDir()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "faulty.test")
+	cmd := exec.Command("go", "test", "-c", "-tags", "faults", "-o", path, "github.com/laminafs/lamina/runtime/container")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", &exec.Error{Name: string(out), Err: err}
+	}
+	return path, nil
+})
+
+// TestFaults: whatever step is the last of a process, or fails, the next command finds a container that is there or is
+// not, runs or does not, and nothing else.
+func TestFaults(t *testing.T) {
+	program, err := faultyPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBox(t)
+	points := 0
+	for _, point := range fault.List() {
+		if !strings.HasPrefix(point, "container.") {
+			continue
+		}
+		points++
+		for _, how := range []string{"kill", "EIO"} {
+			for _, rm := range []bool{false, true} {
+				what := point + "=" + how
+				if rm {
+					what += " with --rm"
+				}
+				t.Run(what, func(t *testing.T) {
+					b := &box{t: t, root: b.root, program: program, env: []string{"LAMINA_FAULT=" + point + "=" + how}}
+					o := []opt{name("faulty"), config(volumeAt("/anon"))}
+					if rm {
+						o = append(o, autoRemove)
+					}
+					_, errs, _ := b.run(script("echo x > /f"), o...)
+					b.try("rm", "faulty") // hits the points of removal
+					b.env = nil
+					b.sound(errs, rm)
+				})
+			}
+		}
+	}
+	if points < 10 {
+		t.Errorf("%d points", points)
+	}
+}
+
+// sound finds what is left after a fault, and removes it.
+func (b *box) sound(errs string, rm bool) {
+	b.t.Helper()
+	for _, c := range b.ps() {
+		i := b.inspect(c.ID)
+		if i.State.Running {
+			// its monitor is in the middle of ending it: a client that dies takes it with it
+			b.must("wait", c.ID, "not-running")
+		}
+		if i := b.inspect(c.ID); i.State.Running || i.State.Pid != 0 {
+			b.t.Errorf("%+v, after %q", i.State, errs)
+		}
+		b.must("rm", c.ID)
+	}
+	b.nothingLeft()
+	for _, dir := range []string{"containers", "layerdb/mounts", "run", "volumes"} {
+		entries, err := os.ReadDir(filepath.Join(b.root, dir))
+		for _, e := range entries {
+			if e.Name() != ".lock" {
+				b.t.Errorf("%s is left in %s, after %q", e.Name(), dir, errs)
+			}
+		}
+		if err != nil {
+			b.t.Error(err)
+		}
+	}
+}

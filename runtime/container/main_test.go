@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,7 +112,7 @@ func do(s *Store, op string, args []string) (int, error) {
 		}
 	}
 	switch op {
-	case "import", "create", "run", "ps", "prune":
+	case "import", "create", "run", "ps", "prune", "layers":
 	default:
 		var err error
 		if c, err = s.Get(args[0]); err != nil {
@@ -172,7 +173,15 @@ func do(s *Store, op string, args []string) (int, error) {
 		}
 		return sess.Wait(ctx)
 	case "ps":
-		return out(s.List(ctx, ListOptions{All: true}))
+		o := ListOptions{All: true}
+		if len(args) > 0 {
+			if err := json.Unmarshal([]byte(args[0]), &o.Filters); err != nil {
+				return 0, err
+			}
+		}
+		return out(s.List(ctx, o))
+	case "layers":
+		return 0, addLayers(ctx, s, args[1])
 	case "prune":
 		return out(s.Prune(ctx, nil))
 	case "inspect":
@@ -225,6 +234,30 @@ func do(s *Store, op string, args []string) (int, error) {
 		return out(c.Stats(ctx))
 	}
 	return 0, fmt.Errorf("no command %q", op)
+}
+
+// addLayers puts layers on the test's image, with a file in each, and calls it "layers".
+func addLayers(ctx context.Context, s *Store, count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	img, err := s.Images().Get("test")
+	for i := 1; err == nil && i <= n; i++ {
+		img, err = s.Images().Commit(ctx, image.CommitOptions{
+			Parent: img.ID, Config: img.Config, Ref: "layers",
+			Layer: func(w io.Writer) error {
+				text := fmt.Sprintf("%d\n", i)
+				tw := tar.NewWriter(w)
+				err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("layers/%d", i), Mode: 0o644, Size: int64(len(text))})
+				if err == nil {
+					_, err = io.WriteString(tw, text)
+				}
+				return errors.Join(err, tw.Close())
+			},
+		})
+	}
+	return err
 }
 
 // testConfig is the configuration of the test's image.

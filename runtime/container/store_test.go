@@ -1,0 +1,209 @@
+package container
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+)
+
+func TestFilters(t *testing.T) {
+	b := newBox(t)
+	one := b.must("create", "-", newRun(words("true"), name("one"), config(func(c *api.Config) { c.Labels = map[string]string{"k": "v"} })))
+	b.run(script("exit 3"), name("two"), config(volumeAt("/vol")))
+	three := b.start(words("sleep", "1000"), name("three"))
+	for filters, want := range map[string]string{
+		`{}`:                                  "three two one",
+		`{"name":["^t"]}`:                     "three two",
+		`{"id":["` + one[:10] + `"]}`:         "one",
+		`{"status":["running"]}`:              "three",
+		`{"status":["created","exited"]}`:     "two one",
+		`{"exited":["3"]}`:                    "two",
+		`{"label":["k=v"]}`:                   "one",
+		`{"label":["k=v","from=image"]}`:      "one",
+		`{"label":["k=x"]}`:                   "",
+		`{"ancestor":["test"]}`:               "three two one",
+		`{"ancestor":["nope"]}`:               "",
+		`{"before":["two"]}`:                  "one",
+		`{"since":["one"]}`:                   "three two",
+		`{"volume":["/vol"]}`:                 "two",
+		`{"network":["none"],"name":["two"]}`: "two",
+		`{"health":["none"]}`:                 "three two one",
+	} {
+		list := decode[[]api.Summary](t, b.must("ps", filters))
+		var names []string
+		for _, c := range list {
+			names = append(names, strings.TrimPrefix(c.Names[0], "/"))
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s: %q, want %q", filters, got, want)
+		}
+	}
+	for _, bad := range []string{`{"nope":["x"]}`, `{"status":["x"]}`, `{"exited":["x"]}`, `{"before":["none-such"]}`} {
+		if _, errs, code := b.try("ps", bad); code == 0 || errs == "" {
+			t.Errorf("%s: exit %d", bad, code)
+		}
+	}
+	report := decode[api.PruneReport](t, b.must("prune"))
+	if len(report.ContainersDeleted) != 2 || slices.Contains(report.ContainersDeleted, three) {
+		t.Errorf("%+v", report)
+	}
+}
+
+// TestManyAtOnce: names, layers and volumes are given away once, whoever comes.
+func TestManyAtOnce(t *testing.T) {
+	b := newBox(t)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			out, errs, code := b.run(words("echo", strconv.Itoa(i)), autoRemove, host(func(h *api.HostConfig) { h.Binds = words("shared:/data") }))
+			if code != 0 || out != strconv.Itoa(i)+"\n" {
+				t.Errorf("%q %q, exit %d", out, errs, code)
+			}
+		})
+	}
+	wg.Wait()
+	if left := b.ps(); len(left) != 0 {
+		t.Errorf("%v", left)
+	}
+}
+
+// TestOtherRunOfTheMachine: what was running when it went down has ended.
+func TestOtherRunOfTheMachine(t *testing.T) {
+	b := newBox(t)
+	id := b.must("create", "-", newRun(words("true"), name("boot")))
+	dir := filepath.Join(b.root, "containers", id)
+	st := &state{
+		Status: api.StateRunning, Boot: "another", Monitor: identify(os.Getpid()), Init: identify(os.Getpid()),
+		Laminafs: identify(os.Getpid()), StartedAt: time.Now(), // PIDs that are somebody else's by now
+	}
+	text, err := json.Marshal(st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := b.outside("sh", "-c", "cat > "+filepath.Join(dir, stateFile))
+	write.Stdin = strings.NewReader(string(text))
+	if out, err := write.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if s := b.inspect(id).State; s.Status != "exited" || s.ExitCode != killedCode || s.Pid != 0 {
+		t.Errorf("%+v", s)
+	}
+	b.must("start", id)
+	if got := b.must("wait", id, "not-running"); got != "0" {
+		t.Errorf("exit %s", got)
+	}
+}
+
+func TestWait(t *testing.T) {
+	b := newBox(t)
+	id := b.start(script("sleep 0.5; exit 5"), autoRemove)
+	if got := b.must("wait", id, "removed"); got != "5" {
+		t.Errorf("removed: exit %s", got)
+	}
+	if exists1(filepath.Join(b.root, "containers", id)) {
+		t.Error("it is still there")
+	}
+	id = b.start(script("sleep 0.3; exit 6"), host(func(h *api.HostConfig) { h.RestartPolicy.Name = "always" }))
+	if got := b.must("wait", id, "next-exit"); got != "6" {
+		t.Errorf("next-exit: exit %s", got)
+	}
+	if _, _, code := b.try("wait", id, "nope"); code == 0 {
+		t.Error("a condition that is none")
+	}
+}
+
+// TestManyLayers: 127 of them fit the option of the mount, wherever the store is.
+func TestManyLayers(t *testing.T) {
+	b := newBox(t)
+	b.must("layers", "-", "126")
+	out, errs, code := b.run(script("ls /layers | wc -l; cat /layers/1 /layers/126"), autoRemove, config(func(c *api.Config) { c.Image = "layers" }))
+	if code != 0 || out != "126\n1\n126\n" {
+		t.Errorf("%q %q, exit %d", out, errs, code)
+	}
+}
+
+func TestStateText(t *testing.T) {
+	now := time.Unix(1000, 0)
+	for _, tt := range []struct {
+		st   state
+		want string
+	}{
+		{state{Status: api.StateCreated}, "Created"},
+		{state{Status: api.StateRunning, StartedAt: now.Add(-2 * time.Minute)}, "Up 2 minutes"},
+		{state{Status: api.StatePaused, StartedAt: now.Add(-2 * time.Hour)}, "Up 2 hours (Paused)"},
+		{state{Status: api.StateExited, ExitCode: 3, FinishedAt: now.Add(-3 * time.Second)}, "Exited (3) 3 seconds ago"},
+		{state{Status: api.StateRestarting, ExitCode: 1, FinishedAt: now.Add(-time.Second)}, "Restarting (1) 1 second ago"},
+	} {
+		if got := tt.st.text(now); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
+func TestPortList(t *testing.T) {
+	p80, p90 := network.MustParsePort("80/tcp"), network.MustParsePort("90/udp")
+	st := &state{Status: api.StateRunning, Ports: network.PortMap{p80: {{HostPort: "8080"}}}}
+	got := portList(network.PortSet{p80: {}, p90: {}}, st)
+	if len(got) != 2 || got[0].PublicPort != 8080 || got[0].IP.String() != "0.0.0.0" || got[1].PrivatePort != 90 || got[1].PublicPort != 0 {
+		t.Errorf("%+v", got)
+	}
+	st.Status = api.StateExited
+	if got := portList(network.PortSet{p80: {}}, st); len(got) != 0 {
+		t.Errorf("of one that does not run: %+v", got)
+	}
+}
+
+// TestMessages: descriptors and long messages arrive whole.
+func TestMessages(t *testing.T) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	peer, err := connOf(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	r, w, err := pipe(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	long := request{Op: opExec, Path: strings.Repeat("x", 1<<20)}
+	sent := make(chan error, 1)
+	go func() {
+		err := ours.send(long, w)
+		_ = w.Close()
+		sent <- err
+	}()
+	var got request
+	files, err := peer.receive(&got)
+	if err != nil || len(files) != 1 || got.Path != long.Path {
+		t.Fatalf("%d files, %d bytes, %v", len(files), len(got.Path), err)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := files[0].WriteString("through"); err != nil {
+		t.Fatal(err)
+	}
+	closeAll(files)
+	buf := make([]byte, 20)
+	if n, err := r.Read(buf); err != nil || string(buf[:n]) != "through" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+	_ = ours.Close()
+	if _, err := peer.receive(&got); gone(err) != errNoMonitor {
+		t.Errorf("the end: %v", err)
+	}
+}

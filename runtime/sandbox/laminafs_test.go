@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,7 +39,7 @@ func laminafs(t *testing.T) string {
 }
 
 // union mounts a union of the rootfs and an empty upper, and returns both.
-func union(t *testing.T, lower string) (merged, upper string) {
+func union(t *testing.T, lower, options string) (merged, upper string) {
 	t.Helper()
 	if _, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
 		t.Skip("needs /dev/fuse: ", err)
@@ -50,7 +51,7 @@ func union(t *testing.T, lower string) (merged, upper string) {
 		}
 	}
 	merged, upper = dir+"/merged", dir+"/upper"
-	cmd := exec.Command(laminafs(t), "-o", "lowerdir="+lower+",upperdir="+upper+",workdir="+dir+"/work,allow_other", merged)
+	cmd := exec.Command(laminafs(t), "-o", "lowerdir="+lower+",upperdir="+upper+",workdir="+dir+"/work,allow_other"+options, merged)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("laminafs: %v\n%s", err, out)
 	}
@@ -64,17 +65,20 @@ func union(t *testing.T, lower string) (merged, upper string) {
 
 func TestOnLaminafs(t *testing.T) {
 	needRoot(t)
-	for _, name := range []string{"plain", "nested"} {
+	for name, want := range map[string]string{"plain": "0 0", "nested": "65534 65534", "nested, mapped": "0 0"} {
 		t.Run(name, func(t *testing.T) {
-			lower := busybox(t)
-			merged, upper := union(t, lower)
-			s := aSpec(merged)
-			want := "0 0"
-			if name == "nested" {
+			s := aSpec("")
+			options := ""
+			if name != "plain" {
 				nested(t, s)
-				// The image's files belong to nobody in there, as they do without a mapped mount.
-				want = "65534 65534"
 			}
+			if name == "nested, mapped" { // the union shows the image's owners as ids of the namespace
+				m := s.Linux.UIDMappings[0]
+				options = fmt.Sprintf(",uidmapping=0:%d:%d,gidmapping=0:%d:%d", m.HostID, m.Size, m.HostID, m.Size)
+			}
+			lower := busybox(t)
+			merged, upper := union(t, lower, options)
+			s.Root.Path = merged
 			script := `stat -c '%u %g' /bin/busybox; echo changed >>/tmp/new && echo written`
 			if err := os.Chmod(lower+"/tmp", 0o777); err != nil {
 				t.Fatal(err)
@@ -95,7 +99,7 @@ func TestOnLaminafs(t *testing.T) {
 // A mount target that the image lacks is made in the upper, and a whole container leaves nothing else there.
 func TestUpperHoldsMountTargetsOnly(t *testing.T) {
 	needRoot(t)
-	merged, upper := union(t, busybox(t))
+	merged, upper := union(t, busybox(t), "")
 	s := aSpec(merged)
 	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "tmpfs", Source: "tmpfs"})
 	sh(t, s, "echo x >/data/file")

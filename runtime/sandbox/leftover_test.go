@@ -108,12 +108,15 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 // envHolder has the test binary hold a container, and be killed.
-const envHolder = "SANDBOX_TEST_HOLDER"
+const (
+	envHolder     = "SANDBOX_TEST_HOLDER"      // what the container is to be when that happens
+	envHolderRoot = "SANDBOX_TEST_HOLDER_ROOT" // its rootfs, which the holder cannot remove any more
+)
 
 func TestContainerEndsWithItsParent(t *testing.T) {
 	needRoot(t)
-	if os.Getenv(envHolder) != "" {
-		s := aSpec(busybox(t), "sleep", "1000")
+	if root := os.Getenv(envHolderRoot); root != "" {
+		s := aSpec(root, "sleep", "1000")
 		m, _ := ownMap("/proc/self/uid_map")
 		if maps(m, 1000) {
 			s.Process.User.UID = 1000 // a change of ids clears the signal
@@ -130,9 +133,10 @@ func TestContainerEndsWithItsParent(t *testing.T) {
 		fmt.Println("pid", c.Pid())
 		select {}
 	}
+	root := busybox(t)
 	for _, state := range []string{"created", "started"} {
 		cmd := exec.Command(selfPath(), "-test.run=^TestContainerEndsWithItsParent$")
-		cmd.Env = append(os.Environ(), envHolder+"="+state)
+		cmd.Env = append(os.Environ(), envHolder+"="+state, envHolderRoot+"="+root, envStatic+"="+static)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err != nil {

@@ -18,7 +18,10 @@ import (
 
 // static is the executable that containers begin with: empty for the test binary itself, if it is static as lamina is.
 // Under the race detector it is not, and testdata/child takes its place.
-var static string
+var static = os.Getenv(envStatic)
+
+// envStatic hands it on to a test binary that a test starts.
+const envStatic = "SANDBOX_TEST_STATIC"
 
 func TestMain(m *testing.M) {
 	Main()
@@ -44,7 +47,7 @@ func makeStatic() (cleanup func(), err error) {
 	}
 	defer self.Close()
 	dynamic := slices.ContainsFunc(self.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
-	if !dynamic {
+	if !dynamic || static != "" {
 		return cleanup, nil
 	}
 	dir, err := os.MkdirTemp("/tmp", "sandbox-child-")

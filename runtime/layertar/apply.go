@@ -26,6 +26,9 @@ func Apply(ctx context.Context, dir *os.File, layer io.Reader, o Options) (size 
 	o = o.fill()
 	in := &limited{ctx: ctx, r: layer, left: o.MaxSize}
 	u := &unpacker{o: o, tar: tar.NewReader(in), euid: uint32(os.Geteuid()), egid: uint32(os.Getegid())}
+	if len(o.Lowers) > 0 {
+		u.lowers = newUnion(o.Lowers...)
+	}
 	if err := u.openRoot(dir); err != nil {
 		return 0, fmt.Errorf("unpack layer: %w", err)
 	}
@@ -43,6 +46,7 @@ func Apply(ctx context.Context, dir *os.File, layer io.Reader, o Options) (size 
 type unpacker struct {
 	o          Options
 	tar        *tar.Reader
+	lowers     *union // nil for none
 	euid, egid uint32
 
 	stack []frame // the directories from the root to the one that the current entry is in

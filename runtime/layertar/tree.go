@@ -282,24 +282,6 @@ func (u *union) walk(l int, path []string) (p *part, next []string, last bool, e
 	return &at, at.below, last, nil
 }
 
-// lookupPath returns the directory that the union shows under the path, nil for nothing.
-func (u *union) lookupPath(parts []string) (*object, error) {
-	o, err := u.root()
-	for _, name := range parts {
-		if err != nil || o == nil {
-			return nil, err
-		}
-		var child *object
-		child, err = u.lookup(o, name)
-		if child != nil && !child.isDir() {
-			child = nil // its at would be closed with its parent; nobody asks for one
-		}
-		o.close()
-		o = child
-	}
-	return o, err
-}
-
 // list calls fn for every entry of the part by its name, and says of which name it is a whiteout, "" for none. Opaque
 // marks and what AUFS keeps are left out.
 func (u *union) list(p *part, fn func(name, deleted string)) error {
@@ -392,23 +374,4 @@ func packed(name string) bool {
 		return false
 	}
 	return strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "trusted.")
-}
-
-// belowMeta returns what the layers below say about the directory parts, nil where they have none.
-func (u *unpacker) belowMeta(parts []string) (*meta, error) {
-	if len(u.o.Lowers) == 0 {
-		return nil, nil
-	}
-	lowers := newUnion(u.o.Lowers...)
-	o, err := lowers.lookupPath(parts)
-	if err != nil || o == nil {
-		return nil, err
-	}
-	defer o.close()
-	o.at = sys.Fd(o.parts[0].fd) // its parent is closed
-	m, err := lowers.meta(o)
-	if err != nil {
-		return nil, err
-	}
-	return &m, nil
 }

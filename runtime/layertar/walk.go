@@ -15,6 +15,17 @@ type frame struct {
 	fd   int    // O_RDONLY
 	mode uint32 // permission bits as they are now: its owner may list, search and change it
 	want dirAttrs
+
+	// below is what the layers below show here, nil for no directory; valid once asked is true.
+	below *object
+	asked bool
+}
+
+func (f *frame) close() {
+	sys.Close(f.fd)
+	if f.below != nil {
+		f.below.close()
+	}
 }
 
 // dirAttrs is what a directory gets when it is left: entries made in it move its times.
@@ -73,7 +84,7 @@ func (u *unpacker) goTo(parts []string, create bool) error {
 			if !create {
 				return invalid("the layer has no such entry before this one")
 			}
-			err = u.imply(parts[:i+1])
+			err = u.imply(parts[i])
 		}
 		if err != nil {
 			return err
@@ -168,7 +179,7 @@ func (u *unpacker) leaveTo(depth int) error {
 		f := u.stack[len(u.stack)-1]
 		u.stack = u.stack[:len(u.stack)-1]
 		err := u.settle(&f, sys.At{Dirfd: u.top().fd, Name: f.name})
-		sys.Close(f.fd)
+		f.close()
 		if err != nil {
 			return fmt.Errorf("complete directory %q: %w", f.name, err)
 		}
@@ -195,28 +206,53 @@ func (u *unpacker) settle(f *frame, at sys.At) error {
 }
 
 func (u *unpacker) closeAll() {
-	for _, f := range u.stack {
-		sys.Close(f.fd)
+	for i := range u.stack {
+		u.stack[i].close()
 	}
 	u.stack = nil
 }
 
 // imply makes a directory that the layer has entries in and none for, and makes it the top of the stack. It is like the
 // one of the layers below that it will be merged with, and else an ordinary one of root's.
-func (u *unpacker) imply(parts []string) error {
-	name := parts[len(parts)-1]
+func (u *unpacker) imply(name string) error {
 	if err := sys.Mkdir(sys.At{Dirfd: u.top().fd, Name: name}, rwx); err != nil {
 		return err
 	}
 	if err := u.push(name); err != nil {
 		return err
 	}
-	m, err := u.belowMeta(parts)
+	m := meta{mode: unix.S_IFDIR | 0o755, atime: u.top().want.atime, mtime: u.top().want.mtime}
+	below, err := u.below(len(u.stack) - 1)
+	if err == nil && below != nil {
+		m, err = u.lowers.meta(below)
+	}
 	if err != nil {
 		return fmt.Errorf("directory %q of the layers below: %w", name, err)
 	}
-	if m == nil {
-		m = &meta{mode: unix.S_IFDIR | 0o755, atime: u.top().want.atime, mtime: u.top().want.mtime}
+	return u.describe(&m)
+}
+
+// below returns what the layers below show where the directory i of the stack is, nil where that is no directory. It
+// lasts as long as the directory is on the stack.
+func (u *unpacker) below(i int) (*object, error) {
+	f := &u.stack[i]
+	if f.asked || u.lowers == nil {
+		return f.below, nil
 	}
-	return u.describe(m)
+	var err error
+	if i == 0 {
+		f.below, err = u.lowers.root()
+	} else {
+		var parent *object
+		if parent, err = u.below(i - 1); parent == nil {
+			return nil, err
+		}
+		f.below, err = u.lowers.lookup(parent, f.name)
+	}
+	if f.below != nil && !f.below.isDir() {
+		f.below.close()
+		f.below = nil
+	}
+	f.asked = err == nil
+	return f.below, err
 }

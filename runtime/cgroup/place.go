@@ -81,11 +81,28 @@ func (m *machine) baseV1(h *hierarchy) string {
 		}
 	}
 	for _, dir := range m.basesV1(h) {
-		if writable(dir) {
+		if usable(h, dir) {
 			return dir
 		}
 	}
 	return ""
+}
+
+// usable reports whether groups in dir can have processes: those of a cpuset get CPUs and memory nodes from it, and a
+// directory that was made and given away has none before somebody writes them (cgroup-v1/cpusets.rst).
+func usable(h *hierarchy, dir string) bool {
+	if !writable(dir) {
+		return false
+	}
+	if !slices.Contains(h.controllers, "cpuset") || outerUID() == 0 {
+		return true // root's are filled when they are made
+	}
+	for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+		if b, err := os.ReadFile(filepath.Join(dir, f)); err == nil && strings.TrimSpace(string(b)) == "" {
+			return false
+		}
+	}
+	return true
 }
 
 // basesV1 are the directories that can be a base, best first.
@@ -115,12 +132,22 @@ func callerNames() []string {
 // notDelegated says how the caller would get a directory of the hierarchy.
 func (m *machine) notDelegated(h *hierarchy) string {
 	name := callerNames()[0]
-	dir := filepath.Join(h.mount, folder, name)
 	if outerUID() == 0 {
 		return fmt.Sprintf("%s is read-only here", h.mount)
 	}
-	return fmt.Sprintf("user %s has no cgroup of the %s controller of his own; root can give him one: mkdir -p %s && chown %s %s",
-		name, strings.Join(h.controllers, ","), dir, name, dir)
+	return fmt.Sprintf("user %s has no cgroup of the %s controller of his own; root can give him one: %s",
+		name, strings.Join(h.controllers, ","), giving(h, name))
+}
+
+// giving is what root types to give the user a directory.
+func giving(h *hierarchy, name string) string {
+	top := filepath.Join(h.mount, folder)
+	dir := filepath.Join(top, name)
+	s := "mkdir -p " + dir
+	if slices.Contains(h.controllers, "cpuset") {
+		s += fmt.Sprintf(" && for f in cpuset.cpus cpuset.mems; do cat %s/$f >%s/$f && cat %s/$f >%s/$f; done", h.mount, top, h.mount, dir)
+	}
+	return s + fmt.Sprintf(" && chown %s %s", name, dir)
 }
 
 // placeV2 finds the place on cgroup v2: a scope of systemd's, or below a cgroup of the caller's own.

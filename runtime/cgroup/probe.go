@@ -63,7 +63,7 @@ func (m *machine) probeV1(info *Info) {
 
 // mayHaveBaseV1 is baseV1 without making anything.
 func (m *machine) mayHaveBaseV1(h *hierarchy) bool {
-	return slices.ContainsFunc(m.basesV1(h), writable) || outerUID() == 0 && writable(h.mount)
+	return slices.ContainsFunc(m.basesV1(h), func(dir string) bool { return usable(h, dir) }) || outerUID() == 0 && writable(h.mount)
 }
 
 func (m *machine) probeV2(info *Info) {

@@ -25,6 +25,9 @@ const effects = "^Test(MemoryLimit|NoOOM|PidsLimit|CPUQuota|Update|Freezer|CPUSe
 // controllersForUser are what root gives to a user in these tests.
 var controllersForUser = []string{"memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer"}
 
+// fillCPUSet is what root may forget.
+var fillCPUSet = true
+
 // testUser is the ordinary user that scripts/setup-debian.sh makes.
 func testUser(t *testing.T) (name string, uid, gid int) {
 	t.Helper()
@@ -87,7 +90,7 @@ func give(t *testing.T, m *machine, rel string, uid, gid int) (dirs []string) {
 				}
 			})
 		}
-		if c == "cpuset" {
+		if c == "cpuset" && fillCPUSet {
 			// A new cpuset has nothing. The files stay root's: the user may make groups, not widen his own.
 			for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
 				for _, d := range []string{filepath.Dir(dir), dir} {
@@ -309,6 +312,28 @@ func TestMemoryOnly(t *testing.T) {
 	}
 	if ws := h.wait().Sys().(syscall.WaitStatus); ws.Signal() != syscall.SIGKILL {
 		t.Errorf("killed: %v", h.ProcessState)
+	}
+}
+
+// A cpuset that was given away empty is none, and in nobody's way.
+func TestUserWithEmptyCPUSet(t *testing.T) {
+	m := rootOnV1(t)
+	name, uid, gid := testUser(t)
+	fillCPUSet = false
+	t.Cleanup(func() { fillCPUSet = true })
+	give(t, m, filepath.Join(folder, name), uid, gid)
+	passed(t, again(t, "^Test(MemoryLimitKills|EmptyCPUSet)$", uid, gid, nil, "LAMINA_CGROUP_EMPTY_CPUSET=1"), "TestMemoryLimitKills", "TestEmptyCPUSet")
+}
+
+func TestEmptyCPUSet(t *testing.T) {
+	if os.Getenv("LAMINA_CGROUP_EMPTY_CPUSET") == "" {
+		t.Skip("needs a user who was given an empty cpuset: TestUserWithEmptyCPUSet is one")
+	}
+	newGroup(t, nil)
+	var refused *Unenforceable
+	_, err := New(testID(t)+"-refused", &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}}, options())
+	if !errors.As(err, &refused) || refused.Flag != "--cpuset-cpus" || !strings.Contains(refused.Why, "cpuset.mems") {
+		t.Errorf("--cpuset-cpus: %v", err)
 	}
 }
 

@@ -8,7 +8,7 @@ BIN  := bin
 TEST := $(GO) test -count=1
 
 # Packages whose tests mount something; all others need no privilege and no /dev/fuse.
-MOUNTING := ./bench/... ./cmd/... ./internal/uniontest/... ./unionfs/...
+MOUNTING := ./bench/... ./cmd/... ./internal/uniontest/... ./runtime/... ./unionfs/...
 
 # How long each fuzz target runs under `make fuzz`.
 FUZZTIME ?= 1m

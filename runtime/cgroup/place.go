@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
@@ -121,13 +122,13 @@ func (m *machine) basesV1(h *hierarchy) []string {
 }
 
 // callerNames are what the directory given to the caller may be called: his name, his uid.
-func callerNames() []string {
+var callerNames = sync.OnceValue(func() []string {
 	uid := strconv.Itoa(outerUID())
 	if u, err := user.LookupId(uid); err == nil && !strings.Contains(u.Username, "/") {
 		return []string{u.Username, uid}
 	}
 	return []string{uid}
-}
+})
 
 // notDelegated says how the caller would get a directory of the hierarchy.
 func (m *machine) notDelegated(h *hierarchy) string {

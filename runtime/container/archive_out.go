@@ -106,7 +106,7 @@ func (t *treeWriter) add(at sys.At, name string) error {
 }
 
 func (t *treeWriter) addFile(at sys.At, name string) error {
-	fd, err := sys.Open(at, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	fd, err := sys.Open(at, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err == unix.ENOENT {
 		return nil
 	}
@@ -154,7 +154,7 @@ func (zeros) Read(p []byte) (int, error) {
 }
 
 func (t *treeWriter) addDir(at sys.At, name string) error {
-	fd, err := sys.Open(at, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	fd, err := sys.Open(at, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return nil
 	}

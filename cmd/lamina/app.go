@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -69,6 +70,7 @@ func (a *app) openContainers() (*container.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	slog.Debug("open the store", "root", root, "rootless", rootless())
 	return container.Open(root, container.Options{RunDir: a.runDir})
 }
 

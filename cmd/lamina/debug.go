@@ -2,7 +2,7 @@ package main
 
 import "log/slog"
 
-// enableDebug makes packages that log at the debug level do so, on stderr.
+// enableDebug lets what is logged at the debug level be seen, on stderr.
 func (a *app) enableDebug() {
 	if a.debug {
 		slog.SetLogLoggerLevel(slog.LevelDebug)

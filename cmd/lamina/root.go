@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"strings"
 
@@ -143,6 +144,7 @@ func (a *app) enter(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	slog.Debug("enter a user namespace", "store", root, "identity", id.Kind, "uids", id.UIDs, "gids", id.GIDs)
 	code, err := id.Reexec(os.Args[0])
 	if err != nil {
 		return &exitStatus{exitLamina, err}

@@ -159,7 +159,8 @@ func (p *place) make(f *fixture) error {
 
 // argvOf is what a command of a script executes.
 func (id identity) argvOf(dir, name string, args []string) []string {
-	argv := append([]string{}, id.argv...)
+	// What hangs ends, and does not take the rest with it.
+	argv := append([]string{"timeout", "--foreground", "--signal=KILL", "100"}, id.argv...)
 	switch name {
 	case "lamina":
 		argv = append(argv, dir+"/bin/lamina")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -503,7 +504,9 @@ func TestPlainHTTP(t *testing.T) {
 // TestCertificates: nobody vouches for the registry's, until the user does or does not care.
 func TestCertificates(t *testing.T) {
 	f := &fake{manifests: map[string][]byte{}, types: map[string]string{}, blobs: map[string][]byte{}}
-	f.Server = httptest.NewTLSServer(f)
+	f.Server = httptest.NewUnstartedServer(f)
+	f.Config.ErrorLog = log.New(io.Discard, "", 0) // a refused certificate is what is tested
+	f.StartTLS()
 	defer f.Close()
 	layer := layerTar(t, entry{name: "f", body: "x"})
 	_, d := f.image(t, imageConfig(t, "cmd", layer), layer)

@@ -22,12 +22,26 @@ import (
 func startRegistry(t testing.TB, extra ...string) string {
 	t.Helper()
 	need(t, "docker-registry")
+	var out string
+	for range 5 { // somebody else may take the port that was free
+		var addr string
+		if addr, out = tryRegistry(t, extra); addr != "" {
+			return addr
+		}
+	}
+	t.Fatalf("docker-registry does not answer: ...%s", out[max(0, len(out)-2000):])
+	return ""
+}
+
+// tryRegistry is startRegistry once. Without success addr is empty, and out is what the registry said.
+func tryRegistry(t testing.TB, extra []string) (addr, out string) {
+	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
+	addr = l.Addr().String()
 	_ = l.Close() // its port is free a moment ago
 	conf := filepath.Join(dir, "config.yml")
 	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage:\n  filesystem: {rootdirectory: %s}\n  delete: {enabled: true}\nhttp: {addr: %q}\n%s",
@@ -36,28 +50,39 @@ func startRegistry(t testing.TB, extra ...string) string {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("docker-registry", "serve", conf)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // killed, or said what is wrong
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed
+		<-ended
 		if t.Failed() {
-			t.Logf("docker-registry: ...%s", out.Bytes()[max(0, out.Len()-2000):])
+			t.Logf("docker-registry: ...%s", said.Bytes()[max(0, said.Len()-2000):])
 		}
 	})
-	for range 500 {
+	for range 3000 {
 		resp, err := http.Get("http://" + addr + "/v2/")
 		if err == nil {
 			resp.Body.Close()
-			return addr
+			if resp.Header.Get("Docker-Distribution-Api-Version") != "" { // and not whoever took the port
+				return addr, ""
+			}
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-ended:
+			return "", said.String()
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
-	t.Fatalf("docker-registry does not answer: %s", out.String())
-	return ""
+	t.Fatal("docker-registry does not answer")
+	return "", ""
 }
 
 func pull(t testing.TB, s *Store, name string, o PullOptions) *Pulled {

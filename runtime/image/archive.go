@@ -174,7 +174,7 @@ func (a *tarArchive) index(ctx context.Context) error {
 			if h.PAXRecords["GNU.sparse.realsize"] != "" || h.PAXRecords["GNU.sparse.size"] != "" {
 				return fmt.Errorf("the archive stores %q as a sparse file", h.Name)
 			}
-			if at+h.Size > st.Size() {
+			if h.Size > st.Size()-at {
 				return fmt.Errorf("the archive is cut short: %q ends after it", h.Name)
 			}
 			a.files[name] = tarFile{offset: at, size: h.Size}

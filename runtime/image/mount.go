@@ -92,6 +92,11 @@ func (s *Store) NewMount(containerID string, imageID digest.Digest, rootfs ...st
 		lower = ":" + lower
 	}
 	link, err := t.stageMountLayer(mountID, "l/"+initLink+lower, func(dir int) error {
+		for _, name := range []string{"work", "merged"} {
+			if err := os.Mkdir(filepath.Join(t.dir, "layers", mountID, name), 0o700); err != nil {
+				return err
+			}
+		}
 		from, err := sys.Open(sys.At{Dirfd: unix.AT_FDCWD, Name: filepath.Join(t.dir, "layers", initID, "diff")}, unix.O_RDONLY, 0)
 		if err != nil {
 			return err
@@ -144,11 +149,6 @@ func (t *txn) stageMountLayer(id, lower string, fill func(dir int) error) (link 
 	link, err = t.stageLayerFolder(id)
 	if err != nil {
 		return "", err
-	}
-	for _, name := range []string{"work", "merged"} {
-		if err := os.Mkdir(filepath.Join(t.dir, "layers", id, name), 0o700); err != nil {
-			return "", err
-		}
 	}
 	if lower != "" {
 		if err := t.stage("layers/"+id+"/lower", []byte(lower)); err != nil {

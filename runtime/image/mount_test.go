@@ -248,3 +248,25 @@ func TestRemoveDeepTree(t *testing.T) {
 	}
 	s.checkInvariants(t)
 }
+
+// What `lamina run --rm` pays the store: open it, make the layers of a container, remove them.
+func BenchmarkMount(b *testing.B) {
+	s := openStore(b)
+	var layers [][]byte
+	for i := range 10 {
+		layers = append(layers, layerTar(b, entry{name: "etc/"}, entry{name: "etc/f", body: string(rune('a' + i))}))
+	}
+	id := load(b, s, dockerArchive(b, "c", []string{"x:latest"}, layers...))[0].ID
+	for b.Loop() {
+		s, err := Open(s.root)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.NewMount("c1", id); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.RemoveMount("c1"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

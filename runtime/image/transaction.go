@@ -113,9 +113,6 @@ func (t *txn) commit(plan func() error) error {
 		if err != nil {
 			return err
 		}
-		if err := os.MkdirAll(filepath.Join(t.dir, "trash"), 0o700); err != nil {
-			return err
-		}
 		if err := t.stage("journal.new", text); err != nil {
 			return err
 		}

@@ -121,10 +121,6 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 	archive := filepath.Join(dir, "archive")
 	writeFile(t, archive, string(dockerArchive(t, "c", []string{"i:1"}, layers...)))
-	s, err := Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
 	// How long a load takes here.
 	began := time.Now()
 	run(t, helperCommand(nil, root, "load", archive))
@@ -143,13 +139,14 @@ func TestKilledAtAnyMoment(t *testing.T) {
 				t.Fatal(err)
 			}
 			timer := time.AfterFunc(time.Duration(rand.Int64N(int64(took)*3/2)), func() { _ = cmd.Process.Kill() })
-			err := cmd.Wait()
+			ended := cmd.Wait()
 			timer.Stop()
 			var exit *exec.ExitError
-			if errors.As(err, &exit) && exit.ExitCode() < 0 {
+			if errors.As(ended, &exit) && exit.ExitCode() < 0 {
 				killed++
 			}
-			if s, err = Open(root); err != nil {
+			s, err := Open(root)
+			if err != nil {
 				t.Fatal(err)
 			}
 			s.checkInvariants(t)

@@ -201,6 +201,7 @@ func do(s *Store, op string, args []string) (int, error) {
 	case "unpause":
 		return 0, c.Unpause(ctx)
 	case "wait":
+		fmt.Fprintln(os.Stderr, "waiting")
 		code, err := c.Wait(ctx, api.WaitCondition(args[1]))
 		return out(code, err)
 	case "rm":

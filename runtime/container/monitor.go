@@ -149,7 +149,9 @@ func (m *monitor) main(first *conn) int {
 	var sessions sync.WaitGroup
 	sessions.Go(func() { sess.serve() })
 	go m.accept(listener, &sessions)
-	go m.watchTree()
+	if fd, err := unix.FcntlInt(uintptr(m.union.pidfd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+		go m.watchTree(fd) // without it the container fails by itself
+	}
 	go func() {
 		<-terminated
 		_ = m.stop(m.stopSignal(), m.stopTimeout()) // a container that cannot be stopped is killed
@@ -208,13 +210,9 @@ func (m *monitor) openTree() (err error) {
 var errUnionEnded = errors.New("laminafs, which served the container's root, has ended")
 
 // watchTree ends the container when its root is gone: all that it could do is fail.
-func (m *monitor) watchTree() {
-	fd, err := unix.FcntlInt(uintptr(m.union.pidfd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return // it fails on its own then
-	}
-	defer unix.Close(fd)
-	if waitPidfd(fd, -1) != nil {
+func (m *monitor) watchTree(pidfd int) {
+	defer unix.Close(pidfd)
+	if waitPidfd(pidfd, -1) != nil {
 		return
 	}
 	m.mu.Lock()
@@ -249,11 +247,9 @@ func (m *monitor) abort(err error) {
 	_ = os.Remove(m.c.socket())
 	err = errors.Join(err, m.closeTree())
 	m.mu.Lock()
-	if m.st.running() || m.st.Status == "" {
-		m.st.Status = api.StateCreated
-	}
+	m.st.Status = api.StateExited // as it was before
 	if m.st.FinishedAt.IsZero() {
-		m.st.Status = api.StateCreated
+		m.st.Status, m.st.StartedAt = api.StateCreated, time.Time{}
 	}
 	m.st.ExitCode, m.st.Error = ExitCode(err), err.Error()
 	m.forgetLocked()
@@ -320,6 +316,11 @@ func (m *monitor) supervise() {
 			m.st.Error, m.st.ExitCode = err.Error(), ExitCode(err)
 			m.mu.Unlock()
 			return
+		}
+		select {
+		case <-m.canceled: // by who has not seen this run
+			m.kill()
+		default:
 		}
 	}
 }

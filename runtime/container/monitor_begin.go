@@ -32,6 +32,9 @@ func (m *monitor) begin(console [2]uint) (err error) {
 	r := &run{done: make(chan struct{}), told: make(chan struct{})}
 	defer func() {
 		if err != nil {
+			m.mu.Lock()
+			m.run = nil
+			m.mu.Unlock()
 			r.undo()
 		}
 	}()

@@ -311,6 +311,16 @@ func (m *monitor) stopRun(r *run, sig unix.Signal) {
 	m.thaw(r)
 }
 
+// kill ends the run at hand, if there is one.
+func (m *monitor) kill() {
+	m.mu.Lock()
+	r := m.run
+	m.mu.Unlock()
+	if r != nil {
+		m.stopRun(r, unix.SIGKILL)
+	}
+}
+
 // stop ends the container and returns when it has ended.
 func (m *monitor) stop(sig unix.Signal, seconds int) error {
 	m.mu.Lock()

@@ -214,6 +214,9 @@ func (c *Container) waitExit(ctx context.Context, next bool) (int, error) {
 			return 0, err
 		}
 		if !st.running() {
+			if _, err := os.Stat(filepath.Join(c.dir(), configFile)); missing(err) {
+				return 0, fail(ErrNotFound, "No such container: %s", c.r.Name)
+			}
 			return st.ExitCode, nil
 		}
 		// Its monitor is about to listen, to end, or dead: its lock tells when.

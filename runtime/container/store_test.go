@@ -2,6 +2,8 @@ package container
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -105,14 +107,27 @@ func TestOtherRunOfTheMachine(t *testing.T) {
 
 func TestWait(t *testing.T) {
 	b := newBox(t)
-	id := b.start(script("sleep 0.5; exit 5"), autoRemove)
-	if got := b.must("wait", id, "removed"); got != "5" {
-		t.Errorf("removed: exit %s", got)
+	id := b.start(script("while [ ! -e /go ]; do sleep 0.05; done; exit 5"), autoRemove)
+	cmd := b.command(t.Context(), "wait", id, "removed")
+	says, err1 := cmd.StderrPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(says, make([]byte, len("waiting\n"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := b.exec(id, "touch", "/go"); code != 0 {
+		t.Fatal(errs)
+	}
+	got, err := io.ReadAll(out)
+	if err := errors.Join(err, cmd.Wait()); err != nil || string(got) != "5\n" {
+		t.Errorf("removed: exit %s, %v", got, err)
 	}
 	if exists1(filepath.Join(b.root, "containers", id)) {
 		t.Error("it is still there")
 	}
-	id = b.start(script("sleep 0.3; exit 6"), host(func(h *api.HostConfig) { h.RestartPolicy.Name = "always" }))
+	id = b.start(script("sleep 2; exit 6"), host(func(h *api.HostConfig) { h.RestartPolicy.Name = "always" }))
 	if got := b.must("wait", id, "next-exit"); got != "6" {
 		t.Errorf("next-exit: exit %s", got)
 	}

@@ -107,8 +107,9 @@ func unionOptions(m *image.Mount, r *record) string {
 	if s := idOption(r.GIDMap); s != "" {
 		o = append(o, "gidmapping="+s)
 	}
-	if len(r.Rootfs) > 0 && identity().Kind == idmap.Single {
-		// Nobody but us exists here, and the kernel lets nobody touch what belongs to nobody (EOVERFLOW).
+	if identity().Kind == idmap.Single {
+		// Nobody but us exists here, and the kernel lets nobody touch what belongs to nobody: not even read a directory of
+		// mode 0700 (EACCES), or change an owner (EOVERFLOW). What owners the layers record stays in them.
 		o = append(o, "squash_to_root=1")
 	}
 	return strings.Join(o, ",")

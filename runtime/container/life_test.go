@@ -271,6 +271,15 @@ func TestDiffCommitExport(t *testing.T) {
 	b.nothingLeft()
 }
 
+// TestRootReadsWhatIsPrivate: a container's root has the rights of one, also where no id but his own exists.
+func TestRootReadsWhatIsPrivate(t *testing.T) {
+	b := newBox(t)
+	out, errs, code := b.run(script("cd /home/user/private && cat f && echo more >> f && touch g && chown 0:0 f && wc -l < f"), autoRemove)
+	if out != "secret\n2\n" || code != 0 {
+		t.Errorf("%q %q, exit %d", out, errs, code)
+	}
+}
+
 func tarNames(t *testing.T, text string) (names []string) {
 	t.Helper()
 	for r := tar.NewReader(strings.NewReader(text)); ; {

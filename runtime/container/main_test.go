@@ -302,6 +302,8 @@ func busyboxTar(t testing.TB, path string) {
 		add(h, "")
 	}
 	add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, "")
+	add(tar.Header{Typeflag: tar.TypeDir, Name: "home/user/private/", Mode: 0o700, Uid: 1000, Gid: 1000}, "")
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "home/user/private/f", Mode: 0o600, Uid: 1000, Gid: 1000}, "secret\n")
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, string(data))
 	for _, name := range []string{"sh", "cat", "echo", "ls", "sleep", "true", "false", "id", "mkdir", "rm", "mv", "touch",
 		"env", "pwd", "kill", "head", "dd", "ps", "stty", "tr", "seq", "stat", "mount", "grep", "hostname", "tty", "wc",

@@ -127,9 +127,6 @@ type manifest struct {
 	mediaType string
 }
 
-// manifestTypes are what we ask for.
-var manifestTypes = []types.MediaType{types.OCIManifestSchema1, types.DockerManifestSchema2, types.OCIImageIndex, types.DockerManifestList}
-
 // resolve finds the manifest for our platform.
 func (p *puller) resolve(ctx context.Context) (*manifest, error) {
 	at := p.reference(p.ref)

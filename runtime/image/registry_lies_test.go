@@ -191,11 +191,14 @@ func TestLyingRegistries(t *testing.T) {
 			}
 		}},
 		{name: "redirects in a circle", want: "redirects without end", prepare: func(t *testing.T, f *fake, m ocispec.Manifest) func(http.ResponseWriter, *http.Request) bool {
-			return func(w http.ResponseWriter, r *http.Request) bool { http.Redirect(w, r, r.URL.Path, 307); return true }
+			return func(w http.ResponseWriter, r *http.Request) bool {
+				http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+				return true
+			}
 		}},
 		{name: "redirects to a file", want: "unsupported protocol", prepare: func(t *testing.T, f *fake, m ocispec.Manifest) func(http.ResponseWriter, *http.Request) bool {
 			return func(w http.ResponseWriter, r *http.Request) bool {
-				http.Redirect(w, r, "file:///etc/passwd", 307)
+				http.Redirect(w, r, "file:///etc/passwd", http.StatusTemporaryRedirect)
 				return true
 			}
 		}},
@@ -204,21 +207,21 @@ func TestLyingRegistries(t *testing.T) {
 			f.tag(f.manifest(t, m.MediaType, m))
 			return nil
 		}},
-		{name: "layer that is no tar", want: "layer", prepare: func(t *testing.T, f *fake, m ocispec.Manifest) func(http.ResponseWriter, *http.Request) bool {
+		{name: "layer that is no tar", want: "layer", prepare: func(t *testing.T, f *fake, _ ocispec.Manifest) func(http.ResponseWriter, *http.Request) bool {
 			bad := []byte(strings.Repeat("no tar ", 1000))
-			m, d := f.image(t, imageConfig(t, "cmd", bad), bad)
+			_, d := f.image(t, imageConfig(t, "cmd", bad), bad)
 			f.tag(d)
 			return nil
 		}},
-		{name: "layer that leads outside", want: "../x", prepare: func(t *testing.T, f *fake, m ocispec.Manifest) func(http.ResponseWriter, *http.Request) bool {
+		{name: "layer that leads outside", want: "../x", prepare: func(t *testing.T, f *fake, _ ocispec.Manifest) func(http.ResponseWriter, *http.Request) bool {
 			bad := layerTar(t, entry{name: "../x", body: "x"})
-			m, d := f.image(t, imageConfig(t, "cmd", bad), bad)
+			_, d := f.image(t, imageConfig(t, "cmd", bad), bad)
 			f.tag(d)
 			return nil
 		}},
-		{name: "gzip bomb", want: "larger than allowed", size: 10 << 20, prepare: func(t *testing.T, f *fake, m ocispec.Manifest) func(http.ResponseWriter, *http.Request) bool {
+		{name: "gzip bomb", want: "larger than allowed", size: 10 << 20, prepare: func(t *testing.T, f *fake, _ ocispec.Manifest) func(http.ResponseWriter, *http.Request) bool {
 			bomb := make([]byte, 64<<20)
-			m, d := f.image(t, imageConfig(t, "cmd", bomb), bomb)
+			_, d := f.image(t, imageConfig(t, "cmd", bomb), bomb)
 			f.tag(d)
 			return nil
 		}},

@@ -30,7 +30,11 @@ setup: ## Install what build and tests need on Debian (as root, or by sudo)
 	@bash scripts/setup-debian.sh
 
 .PHONY: demo
-demo: setup build ## A merge, a copy-up and a whiteout on a real mount, as an ordinary user
+demo: setup build ## An image of several layers is run rootless, under limits, and what it changed is shown
+	@bash scripts/demo-lamina.sh $(BIN)
+
+.PHONY: demo-laminafs
+demo-laminafs: setup build ## A merge, a copy-up and a whiteout on a real mount, as an ordinary user
 	@bash scripts/demo.sh $(BIN)/laminafs
 
 # -p 1: the packages that mount share the machine with their servers, and their own tests run in parallel already.

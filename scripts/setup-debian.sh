@@ -15,7 +15,7 @@ packages=(
 	e2fsprogs xfsprogs btrfs-progs
 	fuse-overlayfs
 	slirp4netns passt
-	git sqlite3 rsync tar python3 python3-venv mmdebstrap
+	git sqlite3 rsync tar zstd jq curl python3 python3-venv mmdebstrap
 	podman buildah runc busybox-static skopeo umoci docker-registry
 )
 

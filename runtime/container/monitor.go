@@ -115,7 +115,8 @@ func monitorMain(args []string) int {
 // main runs the container from its first start to its end.
 func (m *monitor) main(first *conn) int {
 	// The terminal of who started us is none of our business; SIGTERM is that of a machine that goes down.
-	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
+	// Caught and dropped: what is ignored stays ignored in the container's command, and a shell cannot even trap it then.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
 	terminated := make(chan os.Signal, 1)
 	signal.Notify(terminated, unix.SIGTERM)
 

@@ -59,7 +59,7 @@ func (a *app) inspector(kind string, size, given bool) (inspected, error) {
 				return v, err
 			}
 		}
-		return nil, fmt.Errorf("No such object: %s", name)
+		return nil, errors.New("No such object: " + name) // as Docker words it
 	}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	api "github.com/moby/moby/api/types/container"
 )
@@ -65,6 +66,7 @@ type Session struct {
 
 	detachOnce sync.Once
 	detached   chan struct{}
+	detaching  atomic.Bool // the monitor is told, and may hang up before detached is closed
 }
 
 // pipes are the streams on their way to the monitor: names, and the ends that it gets.
@@ -238,6 +240,10 @@ func (s *Session) Wait(ctx context.Context) (exitCode int, err error) {
 		return 0, ctx.Err()
 	case <-s.exited:
 	}
+	if s.err != nil && s.detaching.Load() {
+		<-s.detached
+		return 0, ErrDetached
+	}
 	// The keys may have come at the end of the command's life: they were read first.
 	copied := make(chan struct{})
 	go func() { s.copiers.Wait(); close(copied) }()
@@ -279,6 +285,7 @@ func (s *Session) ask(req request) error {
 
 // Detach lets the container go on without us. Wait returns ErrDetached.
 func (s *Session) Detach() error {
+	s.detaching.Store(true)
 	err := s.ask(request{Op: opDetach})
 	s.detachOnce.Do(func() { close(s.detached) })
 	return err

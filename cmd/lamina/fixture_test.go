@@ -172,7 +172,7 @@ func baseLayers() ([][]entry, error) {
 	}
 	lowest = append(lowest,
 		dir("dev", 0o755), dir("etc", 0o755), dir("proc", 0o755), dir("sys", 0o755), dir("root", 0o700), dir("tmp", 0o1777),
-		entry{name: "etc/passwd", mode: 0o644, text: "root::0:0:root:/root:/bin/sh\nfive:x:5:6:five:/tmp:/bin/sh\n"},
+		entry{name: "etc/passwd", mode: 0o644, text: "root:x:0:0:root:/root:/bin/sh\nfive:x:5:6:five:/tmp:/bin/sh\n"},
 		entry{name: "etc/group", mode: 0o644, text: "root:x:0:\nsix:x:6:\nmore:x:7:five\n"},
 		dir("own", 0o755),
 		entry{name: "own/five", mode: 0o640, uid: 5, gid: 6, text: "five\n"},

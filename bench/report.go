@@ -23,6 +23,7 @@ type Report struct {
 	Scale   float64
 	Samples []Sample `json:",omitempty"`
 	Memory  []Memory `json:",omitempty"`
+	Launch  *Launch  `json:",omitempty"`
 }
 
 // Machine is where the run took place.
@@ -33,7 +34,7 @@ type Machine struct {
 	Layers           string // type of the filesystem below the layers
 	LoadBefore       string // /proc/loadavg as the run begins and ends
 	LoadAfter        string
-	Versions         map[string]string // of laminafs and fuse-overlayfs
+	Versions         map[string]string // of laminafs and its peers
 }
 
 // Here describes this machine, dir being where the layers are.
@@ -137,6 +138,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	if len(r.Memory) > 0 {
 		writeMemory(w, r.Memory)
+	}
+	if r.Launch != nil {
+		r.Launch.writeText(w)
 	}
 	_, err := fmt.Fprintln(w)
 	return err

@@ -1,6 +1,6 @@
 // Command run takes the benchmarks of package bench, as root, and writes a report as text and as JSON.
 //
-//	go run ./bench/run [-rounds N] [-run REGEXP] [-on SYSTEMS] [-memory] [-dir DIR] [-out DIR]
+//	go run ./bench/run [-rounds N] [-run REGEXP] [-on SYSTEMS] [-memory | -launch [-user NAME]] [-dir DIR] [-out DIR]
 package main
 
 import (
@@ -27,9 +27,11 @@ func main() {
 	flag.StringVar(&c.run, "run", "", "only the workloads whose name matches `regexp`")
 	flag.StringVar(&c.on, "on", "plain,overlay,fuse-overlayfs,laminafs", "the `systems`")
 	flag.BoolVar(&c.memory, "memory", false, "memory and descriptors on a million files, instead of times")
+	flag.BoolVar(&c.launch, "launch", false, "the launcher beside its peers: starts of containers and loads of images, instead of mounts")
+	flag.StringVar(&c.user, "user", "lamina-test", "with -launch, the ordinary `user` who calls, besides root; empty for nobody")
 	flag.StringVar(&c.dir, "dir", "/dev/shm", "where to make the layers, a `directory` on the filesystem to measure on")
 	flag.StringVar(&c.out, "out", "bench/out", "`directory` for report.txt and report.json")
-	flag.StringVar(&c.binary, "laminafs", "bin/laminafs", "the `program`")
+	flag.StringVar(&c.binary, "laminafs", "bin/laminafs", "the `program`; with -launch, lamina is beside it")
 	flag.StringVar(&c.options, "options", "", "more mount `options` for laminafs, with commas")
 	flag.Float64Var(&c.scale, "scale", 1, "makes all trees larger or smaller, to try the benchmark itself")
 	flag.Parse()
@@ -41,7 +43,8 @@ func main() {
 type config struct {
 	rounds                             int
 	run, on, dir, out, binary, options string
-	memory                             bool
+	memory, launch                     bool
+	user                               string
 	scale                              float64
 }
 
@@ -70,13 +73,17 @@ func (c *config) main() (err error) {
 	if report.Machine, err = bench.Here(scratch); err != nil {
 		return err
 	}
-	report.Machine.Versions = map[string]string{
-		bench.Laminafs: version(c.binary), bench.FuseOverlayfs: version("fuse-overlayfs"),
+	report.Machine.Versions = map[string]string{bench.Laminafs: version(c.binary)}
+	for _, peer := range c.peers() {
+		report.Machine.Versions[peer] = version(peer)
 	}
 	suite := c.suite(match, scratch)
-	if c.memory {
+	switch {
+	case c.launch:
+		report.Launch, err = c.launcher(suite.Fixtures)
+	case c.memory:
 		report.Memory, err = bench.MeasureMemory(suite.Systems, suite.Fixtures, os.Stderr)
-	} else {
+	default:
 		report.Samples, err = suite.Run()
 	}
 	if err != nil {
@@ -116,7 +123,10 @@ func (c *config) save(r *bench.Report) error {
 		return err
 	}
 	name := "report"
-	if c.memory {
+	switch {
+	case c.launch:
+		name = "launch"
+	case c.memory:
 		name = "memory"
 	}
 	for ext, write := range map[string]func(f *os.File) error{

@@ -180,7 +180,7 @@ func baseLayers() ([][]entry, error) {
 		dir("gone", 0o755), entry{name: "gone/file", mode: 0o644, text: "gone\n"}, entry{name: "gone/stays", mode: 0o644, text: "stays\n"},
 		dir("opaque", 0o755), entry{name: "opaque/old", mode: 0o644, text: "old\n"},
 		dir("data", 0o755), entry{name: "data/file", mode: 0o644, text: "one\n"},
-		entry{name: "data/link", kind: tar.TypeLink, text: "data/file"},
+		entry{name: "data/link", kind: tar.TypeLink, mode: 0o644, text: "data/file"},
 		entry{name: "noted", mode: 0o644, text: "noted\n", xattrs: map[string]string{"user.note": "kept"}},
 		entry{name: "noexec", mode: 0o644, text: "#!/bin/sh\n"},
 		entry{name: "badinterpreter", mode: 0o755, text: "#!/no/such\n"},

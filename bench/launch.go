@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,8 +23,9 @@ import (
 // before its time counts: exit status and output of a container, names, types, modes, owners, times, link targets and
 // content of each layer of an image.
 type LaunchSuite struct {
-	Bin      string   // directory with lamina and laminafs
-	Callers  []Caller // each with all samples
+	Bin      string         // directory with lamina and laminafs
+	Callers  []Caller       // each with all samples
+	Match    *regexp.Regexp // only the workloads whose name matches; nil for all
 	Rounds   int
 	Fixtures *Fixtures // Scale is of the loaded images' size
 	Progress io.Writer // a line for each workload of a round
@@ -128,6 +131,9 @@ func (s *LaunchSuite) tasks(l *Launch) ([][]launchTask, error) {
 		runTasks(small, RunTrueNet, userNetwork),
 	}
 	for _, mb := range []int{50, 500} {
+		if !s.wants(loadName(mb)) {
+			continue
+		}
 		image, err := s.Fixtures.realImage(mb)
 		if err != nil {
 			return nil, err
@@ -135,7 +141,11 @@ func (s *LaunchSuite) tasks(l *Launch) ([][]launchTask, error) {
 		l.Images = append(l.Images, image.LaunchImage)
 		all = append(all, loadTasks(image))
 	}
-	return all, nil
+	return slices.DeleteFunc(all, func(tasks []launchTask) bool { return !s.wants(tasks[0].workload) }), nil
+}
+
+func (s *LaunchSuite) wants(workload string) bool {
+	return s.Match == nil || s.Match.MatchString(workload)
 }
 
 // measure takes the samples of one caller.

@@ -64,7 +64,7 @@ func (f *Fixtures) realImage(mb int) (*realImage, error) {
 	}
 	sources := []string{"/usr/bin", "/usr/lib", "/usr/share", strings.TrimSpace(string(goroot))}
 	image := &realImage{tag: fmt.Sprintf("localhost/bench:%d", mb)}
-	image.Name, image.Layers = fmt.Sprintf("load %d MB", mb), int64(len(sources))
+	image.Name, image.Layers = loadName(mb), int64(len(sources))
 	limit := int64(f.Scale * float64(mb) * 1e6 / float64(len(sources)))
 	dir, err := f.make(fmt.Sprintf("image%d", mb), func(dir string) error {
 		for i, source := range sources {
@@ -93,6 +93,8 @@ func (f *Fixtures) realImage(mb int) (*realImage, error) {
 	}
 	return image, nil
 }
+
+func loadName(mb int) string { return fmt.Sprintf("load %d MB", mb) }
 
 func layerTar(dir string, i int) string { return filepath.Join(dir, fmt.Sprintf("layer%d.tar", i)) }
 

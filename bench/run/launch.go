@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 
 	"github.com/laminafs/lamina/bench"
@@ -18,9 +19,10 @@ func (c *config) peers() []string {
 }
 
 // launcher measures the launcher, as root and as the user.
-func (c *config) launcher(f *bench.Fixtures) (*bench.Launch, error) {
+func (c *config) launcher(match *regexp.Regexp, f *bench.Fixtures) (*bench.Launch, error) {
 	s := bench.LaunchSuite{
-		Bin: filepath.Dir(c.binary), Callers: []bench.Caller{{Name: "root"}}, Rounds: c.rounds, Fixtures: f, Progress: os.Stderr,
+		Bin: filepath.Dir(c.binary), Callers: []bench.Caller{{Name: "root"}}, Match: match, Rounds: c.rounds, Fixtures: f,
+		Progress: os.Stderr,
 	}
 	if c.user != "" {
 		u, err := user.Lookup(c.user)

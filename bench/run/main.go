@@ -80,7 +80,7 @@ func (c *config) main() (err error) {
 	suite := c.suite(match, scratch)
 	switch {
 	case c.launch:
-		report.Launch, err = c.launcher(suite.Fixtures)
+		report.Launch, err = c.launcher(match, suite.Fixtures)
 	case c.memory:
 		report.Memory, err = bench.MeasureMemory(suite.Systems, suite.Fixtures, os.Stderr)
 	default:

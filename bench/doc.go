@@ -10,4 +10,7 @@
 // the client, which is this process or the program it runs, and of the server. They differ by several times between
 // a machine whose cores are idle and one whose cores are busy, because a request to an idle core has to wake it; so
 // a report says how busy the machine was, and only ratios within one run mean something.
+//
+// A [LaunchSuite] does the same for the launcher: a start of a container, and a load of an image, beside those of podman, runc,
+// bubblewrap and tar. CPU time is that of all processes there, those included that outlive the command.
 package bench

@@ -107,11 +107,14 @@ func removeOne(a sys.At) error {
 	return err
 }
 
-// empty removes the entries of the directory, or moves them to the staging directory and returns where.
+// empty removes the entries of the directory, or moves them to the staging directory and returns where. The directory's
+// mode stays as it is: who has a removed directory open still sees it.
 func (s *Stager) empty(dir sys.At) (moved []sys.At, err error) {
 	fd, err := sys.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err == unix.EACCES {
-		if err = sys.Chmod(dir, 0o700); err == nil {
+		var restore func()
+		if restore, err = lendRights(dir); err == nil {
+			defer restore()
 			fd, err = sys.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		}
 	}
@@ -119,38 +122,73 @@ func (s *Stager) empty(dir sys.At) (moved []sys.At, err error) {
 		return nil, err
 	}
 	defer sys.Close(fd)
-	_ = sys.Chmod(sys.Fd(fd), 0o700) // if it was needed, the first removal says so
 	var names []string
 	if err := sys.ReadDir(fd, func(e sys.Dirent) { names = append(names, e.Name) }); err != nil {
 		return nil, err
 	}
+	lent := false
 	for _, name := range names {
-		entry := sys.At{Dirfd: fd, Name: name}
-		err := removeOne(entry)
-		if err == unix.ENOTEMPTY {
-			var to sys.At
-			if to, err = s.moveUp(entry); err == nil {
-				moved = append(moved, to)
+		to, err := s.takeOut(sys.At{Dirfd: fd, Name: name})
+		if errors.Is(err, unix.EACCES) && !lent {
+			lent = true
+			restore, errLend := lendRights(sys.Fd(fd))
+			if errLend == nil {
+				defer restore()
+				to, err = s.takeOut(sys.At{Dirfd: fd, Name: name})
 			}
 		}
 		if err != nil {
 			return moved, err
 		}
+		if to.Name != "" {
+			moved = append(moved, to)
+		}
 	}
 	return moved, nil
 }
 
-// moveUp moves a directory into the staging directory. Without privilege that takes the right to write to it: its
-// ".." changes (rename(2), EACCES).
+// lendRights gives the owner of a directory, who is no root, all rights on it until restore is called.
+func lendRights(dir sys.At) (restore func(), err error) {
+	st, err := sys.Stat(dir)
+	if err == nil {
+		err = sys.Chmod(dir, 0o700)
+	}
+	return func() { _ = sys.Chmod(dir, st.Mode&0o7777) }, err // it is on its way out: nobody may be left to see
+}
+
+// takeOut removes the entry, or moves a directory that is not empty to the staging directory and returns where.
+func (s *Stager) takeOut(entry sys.At) (to sys.At, err error) {
+	err = removeOne(entry)
+	if err == unix.ENOTEMPTY {
+		return s.moveUp(entry)
+	}
+	return sys.At{}, err
+}
+
+// TakeDir renames the directory dir to a name in the staging directory, as renameat2(2) does with flags. Without
+// privilege that takes the right to write to the directory itself, since its ".." changes, which removing it does not.
+func (s *Stager) TakeDir(dir, to sys.At, flags uint) error {
+	err := sys.Rename(dir, to, flags)
+	if err != unix.EACCES {
+		return err
+	}
+	st, errStat := sys.Stat(dir)
+	if errStat != nil || sys.Chmod(dir, 0o700) != nil {
+		return err
+	}
+	at := to
+	if err = sys.Rename(dir, to, flags); err != nil {
+		at = dir
+	}
+	_ = sys.Chmod(at, st.Mode&0o7777) // only who has it open can see
+	return err
+}
+
+// moveUp moves a directory into the staging directory.
 func (s *Stager) moveUp(dir sys.At) (sys.At, error) {
 	for {
 		to := s.Temp()
-		err := sys.Rename(dir, to, 0)
-		if err == unix.EACCES {
-			if err = sys.Chmod(dir, 0o700); err == nil {
-				err = sys.Rename(dir, to, 0)
-			}
-		}
+		err := s.TakeDir(dir, to, 0)
 		switch err {
 		case unix.EEXIST, unix.ENOTEMPTY, unix.ENOTDIR: // a leftover of an earlier mount has the name
 			continue

@@ -209,8 +209,12 @@ func (fs *FS) replaceByWhiteout(a sys.At, how removal) error {
 		return err
 	}
 	err := faultWhiteout.Hit()
-	if err == nil {
-		err = sys.Rename(tmp, a, how.exchange)
+	switch {
+	case err != nil:
+	case how.exchange == 0:
+		err = sys.Rename(tmp, a, 0)
+	default:
+		err = fs.stage.TakeDir(a, tmp, how.exchange)
 	}
 	if err == nil && how.exchange == 0 {
 		return nil
@@ -242,7 +246,7 @@ func (fs *FS) removeDir(n *node, e *entry, at sys.At) error {
 		number = fs.orphans.Add(1)
 		how.keepAs = orphanName(number)
 		how.remove = func(a sys.At) error {
-			err := sys.Rename(a, sys.At{Dirfd: fs.work.staging, Name: how.keepAs}, 0)
+			err := fs.stage.TakeDir(a, sys.At{Dirfd: fs.work.staging, Name: how.keepAs}, 0)
 			_ = faultRemoved.Hit() // too late to fail
 			return err
 		}
@@ -277,7 +281,7 @@ func (fs *FS) removeUpperDir(a sys.At) error {
 		return err
 	}
 	tmp := fs.stage.Temp()
-	if err := sys.Rename(a, tmp, 0); err != nil {
+	if err := fs.stage.TakeDir(a, tmp, 0); err != nil {
 		return err
 	}
 	_ = faultRemoved.Hit() // too late to fail

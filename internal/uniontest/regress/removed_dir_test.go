@@ -91,3 +91,30 @@ func TestRemovedDirsCanBeChanged(t *testing.T) {
 		})
 	}
 }
+
+// A directory with whiteouts in it is emptied when it is removed. Who has it open saw it become 0700.
+func TestRemovedDirKeepsItsMode(t *testing.T) {
+	for _, who := range []uniontest.Identity{uniontest.Root, uniontest.User} {
+		for _, format := range []string{"wh", "overlay"} {
+			t.Run(string(who)+"/"+format, func(t *testing.T) {
+				uniontest.NeedRoot(t)
+				h := uniontest.As(t, who)
+				l := uniontest.NewLayers(t, 1, h)
+				run := func(script string) string {
+					r, err := h.Exec(uniontest.Command{Argv: []string{"sh", "-ec", script, "-", l.Lowers[0], l.Merged}})
+					must(t, err)
+					if r.Code != 0 {
+						t.Fatalf("exit %d: %s", r.Code, r.Stderr)
+					}
+					return string(r.Stdout)
+				}
+				run(`mkdir -p "$1/d/sub"; touch "$1/d/f"`)
+				uniontest.Start(t, uniontest.Laminafs, l, "whiteout="+format)
+				mode := run(`cd "$2/d"; rm f; rmdir sub; chmod 555 .; rmdir ../d; stat -c %a .`)
+				if mode != "555\n" {
+					t.Errorf("mode %q", mode)
+				}
+			})
+		}
+	}
+}

@@ -366,7 +366,11 @@ func (s *store) close() {
 	for end := time.Now().Add(patience); len(s.processes("podman")) > 0 && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
-	if r, err := s.try("podman", "system", "reset", "--force"); err != nil || r.Code != 0 {
+	r, err := s.try("podman", "system", "reset", "--force")
+	if err == nil && r.Code != 0 && strings.Contains(string(r.Stderr), "libpod: directory not empty") {
+		r, err = s.try("podman", "system", "reset", "--force") // its database was being written to as it was removed
+	}
+	if err != nil || r.Code != 0 {
 		s.t.Errorf("podman system reset: %v, status %d\n%s%s", err, r.Code, r.Stdout, r.Stderr)
 	}
 	s.calm(0)

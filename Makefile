@@ -40,7 +40,7 @@ demo-laminafs: setup build ## A merge, a copy-up and a whiteout on a real mount,
 # -p 1: the packages that mount share the machine with their servers, and their own tests run in parallel already.
 # The tag "faults" compiles the points in at which a test makes a copy-up fail.
 .PHONY: test
-test: setup lint ## Everything that fits in 15 minutes
+test: setup lint ## Everything that fits in 20 minutes
 	$(TEST) -tags faults ./internal/fault ./copyup
 	$(TEST) -tags faults -run TestCrash ./runtime/image
 	$(TEST) -p 1 -timeout 20m ./...

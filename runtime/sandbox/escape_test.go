@@ -136,11 +136,9 @@ func TestLeakedDirectoryAsCwd(t *testing.T) {
 		}
 		defer unix.Close(fd)
 	}
+	// Every number, beyond the last of these too: one that is free is taken by the look at /proc/self/fd itself.
 	for fd := range 60 {
 		for _, proc := range []string{"/proc/self/fd/", "/proc/thread-self/fd/", "/proc/1/fd/"} {
-			if fd > 20 && fd%7 != 0 {
-				continue // the range is what matters
-			}
 			s := aSpec(root, "sh", "-c", "ls; ls ../../../../..")
 			s.Process.Cwd = fmt.Sprint(proc, fd)
 			res, err := tryRun(t, Options{Spec: s})

@@ -64,6 +64,15 @@ func (r root) ensureDeep(name string, dir bool, links int) (int, error) {
 	if !sys.ValidName(base) {
 		return r.open(name, unix.O_PATH)
 	}
+	// Nothing can be made in procfs. Its links are not to be read either: of /proc/self/fd/N with a free N, parent may
+	// just have become N.
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(parent, &fs); err != nil {
+		return -1, err
+	}
+	if fs.Type == unix.PROC_SUPER_MAGIC {
+		return -1, unix.ENOENT
+	}
 	at := sys.At{Dirfd: parent, Name: base}
 	if target, err := sys.Readlink(at); err == nil {
 		if links++; links > maxLinks {

@@ -46,8 +46,24 @@ type FS struct {
 	links   hardlinks
 	reaper  reaper
 	orphans atomic.Uint64
-	server  atomic.Pointer[fuse.Server] // to send notifications by
+	kernel  Notifier
 }
+
+// Notifier is the way from the union to the kernel, whoever brings the requests.
+type Notifier interface {
+	// InvalInode tells that a node's attributes have changed, and length bytes of its content from off on: all that
+	// follow where length is 0, none where off is negative.
+	InvalInode(nodeid uint64, off, length int64) fuse.Status
+
+	// Blocking says that the request at hand takes long, so that others do not wait for it.
+	Blocking()
+}
+
+// nobody is the Notifier of a union that nobody serves.
+type nobody struct{}
+
+func (nobody) InvalInode(uint64, int64, int64) fuse.Status { return fuse.ENOENT }
+func (nobody) Blocking()                                   {}
 
 var _ fuse.RawFileSystem = (*FS)(nil)
 
@@ -62,7 +78,7 @@ func New(cfg Config) (_ *FS, err error) {
 		cfg: cfg, log: cfg.Log, format: cfg.Whiteout, redirect: cfg.RedirectDir, timeout: cfg.Timeout,
 		work: workdir{-1, -1, -1, -1}, upperFd: -1,
 		euid: uint32(unix.Geteuid()), egid: uint32(unix.Getegid()),
-		nodes: newNodeTable(), fds: newFdTable(fdBound()),
+		nodes: newNodeTable(), fds: newFdTable(fdBound()), kernel: nobody{},
 	}
 	if fs.log == nil {
 		fs.log = log.Default()
@@ -174,15 +190,16 @@ func (fs *FS) Close() error {
 	return nil
 }
 
-// Init is called once the kernel has agreed to the protocol.
-func (fs *FS) Init(s *fuse.Server) { fs.server.Store(s) }
+// Init is not needed: the kernel is reached through the Notifier.
+func (fs *FS) Init(*fuse.Server) {}
+
+// SetNotifier gives the union its way to the kernel. Precondition: no request has come.
+func (fs *FS) SetNotifier(n Notifier) { fs.kernel = n }
 
 // stale tells the kernel that it does not know n's attributes any more, where what changed them does not. It waits for
 // no lock of the kernel's: a negative offset leaves the pages alone.
 func (fs *FS) stale(n *node) {
-	if s := fs.server.Load(); s != nil {
-		_ = s.InodeNotify(n.id, -1, 0) // ENOENT: the kernel has forgotten the node
-	}
+	_ = fs.kernel.InvalInode(n.id, -1, 0) // ENOENT: the kernel has forgotten the node
 }
 
 // OnUnmount is called after the last request: the kernel has let go of everything, and we write nothing any more. The

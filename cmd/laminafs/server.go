@@ -158,6 +158,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	if m.Minor != 0 {
 		fs.Mounted(m.Minor)
 	}
+	fs.SetNotifier(m.Notifier())
 	live := tellOf(info, m.Target, logger)
 	defer live.remove(logger)
 	s, err := m.Serve(fs, logger, cmd.opts.Debug, func() {

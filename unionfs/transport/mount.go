@@ -43,6 +43,9 @@ type Options struct {
 	// SingleThreaded handles one request at a time.
 	SingleThreaded bool
 
+	// Transport says how requests are read and answered: Auto, Loop or Gofuse. Empty is Auto.
+	Transport string
+
 	// Writeback lets the kernel collect small writes; NoACL keeps it from enforcing POSIX ACLs.
 	Writeback, NoACL bool
 }
@@ -85,8 +88,12 @@ type Mount struct {
 	// Fd is the /dev/fuse descriptor. Serve takes it over.
 	Fd int
 
-	opts Options
+	opts     Options
+	notifier Notifier
 }
+
+// Notifier is the way from what serves the mount to the kernel.
+func (m *Mount) Notifier() *Notifier { return &m.notifier }
 
 // New mounts on the directory target: by mount(2) where the caller may, else by fusermount3. The target "/dev/fd/N"
 // means that the caller has mounted already and has passed the /dev/fuse descriptor as N, as libfuse has it.

@@ -22,7 +22,41 @@ const maxBackground = 64
 type Server struct {
 	requests requests
 	conn     connection
+	carrier  carrier
 	done     chan struct{}
+}
+
+// A carrier brings requests from the kernel to the filesystem and answers back.
+type carrier interface {
+	// serve answers requests until the mount is gone and the last one is answered; then it tells the filesystem, and
+	// closes the descriptor.
+	serve()
+
+	// lost says that the mount is gone: requests that wait for something are to give up.
+	lost()
+
+	info() Info
+
+	// What a Notifier does.
+	blocking()
+	invalInode(nodeid uint64, off, length int64) fuse.Status
+	invalEntry(parent uint64, name string) fuse.Status
+	delete(parent, child uint64, name string) fuse.Status
+	store(nodeid uint64, off int64, data []byte) fuse.Status
+}
+
+// The values of Options.Transport.
+const (
+	Auto   = "auto"   // what works best here
+	Loop   = "loop"   // our own reader of the device (loop.go)
+	Gofuse = "gofuse" // go-fuse's
+)
+
+// Info tells how the kernel is talked to.
+type Info struct {
+	Transport string // one of the values of Options.Transport, never Auto
+	Minor     uint32 // of the kernel's FUSE protocol, 7.Minor
+	Offered   uint64 // what the kernel can do: fuse.CAP_*
 }
 
 // Serve begins to answer with fs. It returns when the kernel's first request, INIT, is answered. A panic of fs in
@@ -38,50 +72,72 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool, gon
 	if m.opts.AllowRoot {
 		s.requests.guard = &guard{owner: uint32(unix.Geteuid())}
 	}
-	opts := &fuse.MountOptions{
-		Name:                     Subtype,
-		MaxWrite:                 m.opts.maxWrite(),
-		MaxBackground:            maxBackground,
-		EnableSymlinkCaching:     true,
-		ExplicitDataCacheControl: true,
-		EnableAcl:                !m.opts.NoACL,
-		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 |
-			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_SETXATTR_EXT,
-		// Passthrough would be seen by filesystems that are stacked on us, and is not used.
-		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
-		// A pipe per request is not worth it for small reads, and most are small.
-		DisableSplice:  true,
-		SingleThreaded: m.opts.SingleThreaded,
-		Debug:          debug,
-		Logger:         logger,
-		PanicHandler:   panicHandler(logger),
-	}
-	if m.opts.Writeback {
-		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
-	}
 	if err := s.conn.open(m.Fd); err != nil {
 		_ = unix.Close(m.Fd) // nothing was read from it
 		return nil, fmt.Errorf("fuse: %w", err)
 	}
-	srv, err := fuse.NewServer(&s.requests, fmt.Sprintf("/dev/fd/%d", m.Fd), opts)
+	c, err := newCarrier(m.Fd, &s.requests, &m.opts, m.opts.protocol(logger, debug))
 	if err != nil {
 		s.conn.close()
 		return nil, fmt.Errorf("fuse: %w", err)
 	}
+	s.carrier = c
 	s.requests.n[opInit].Add(1)
+	m.notifier.attach(c)
 	sysmon.Watch(s.done, func() uint64 {
 		if s.Lost() {
 			s.requests.gone()
+			c.lost()
 		}
 		return s.requests.total()
 	})
 	go func() {
 		defer close(s.done)
 		defer s.conn.close()
-		srv.Serve()
+		c.serve()
+		m.notifier.detach()
 	}()
 	return s, nil
 }
+
+// newCarrier answers INIT on fd by the transport that o names. With an error fd is closed.
+func newCarrier(fd int, fs fuse.RawFileSystem, o *Options, opts *fuse.MountOptions) (carrier, error) {
+	switch o.Transport {
+	case "", Auto, Gofuse:
+		return newGofuse(fd, fs, opts)
+	}
+	_ = unix.Close(fd) // nothing was read from it
+	return nil, fmt.Errorf("no transport is called %q", o.Transport)
+}
+
+// protocol is what we agree on with the kernel.
+func (o *Options) protocol(logger *log.Logger, debug bool) *fuse.MountOptions {
+	opts := &fuse.MountOptions{
+		Name:                     Subtype,
+		MaxWrite:                 o.maxWrite(),
+		MaxBackground:            maxBackground,
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true,
+		EnableAcl:                !o.NoACL,
+		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 |
+			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_SETXATTR_EXT,
+		// Passthrough would be seen by filesystems that are stacked on us, and is not used.
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+		// A pipe per request is not worth it for small reads, and most are small.
+		DisableSplice:  true,
+		SingleThreaded: o.SingleThreaded,
+		Debug:          debug,
+		Logger:         logger,
+		PanicHandler:   panicHandler(logger),
+	}
+	if o.Writeback {
+		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
+	}
+	return opts
+}
+
+// Info tells how the kernel is talked to.
+func (s *Server) Info() Info { return s.carrier.info() }
 
 // Lost tells whether the mount is gone now.
 func (s *Server) Lost() bool { return s.conn.lost() }

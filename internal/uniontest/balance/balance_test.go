@@ -58,6 +58,7 @@ func serveAndForget(t *testing.T, dir string, redirect bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	fs.SetNotifier(m.Notifier())
 	s, err := m.Serve(fs, log.Default(), false, func() {})
 	if err != nil {
 		t.Fatal(err)

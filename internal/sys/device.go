@@ -1,0 +1,38 @@
+package sys
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The functions in this file are for a device whose requests are counted in microseconds: they allocate nothing.
+
+// ReadDevice reads one message from fd into p, for as long as it takes (read(2)). EINTR is returned.
+func ReadDevice(fd int, p []byte) (int, unix.Errno) {
+	n, _, e := unix.Syscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	return int(n), e
+}
+
+// WriteDevice writes one message to fd (write(2)). The scheduler is not told, so it has to be one that the device takes
+// at once.
+func WriteDevice(fd int, p []byte) unix.Errno {
+	_, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	return e
+}
+
+// View is the structure that p begins with.
+//
+// Preconditions: T has no pointers; p is as long as T, and aligned as T. Otherwise it panics.
+func View[T any](p []byte) *T {
+	var t T
+	at := unsafe.Pointer(unsafe.SliceData(p))
+	if uintptr(len(p)) < unsafe.Sizeof(t) || uintptr(at)%unsafe.Alignof(t) != 0 {
+		panic(fmt.Sprintf("no %T in %d bytes at %p", t, len(p), at))
+	}
+	return (*T)(at)
+}
+
+// StringOf is the string whose bytes are p. Nobody may write to p any more.
+func StringOf(p []byte) string { return unsafe.String(unsafe.SliceData(p), len(p)) }

@@ -1,0 +1,64 @@
+package transport
+
+import (
+	"sync/atomic"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Notifier is the way from the filesystem to the kernel: what the kernel does not know, and what it may go on without.
+// It may be used from any goroutine, from within a request too, with no lock held that a request may wait for. Before
+// the first request and after the last it does nothing.
+//
+// The zero value is ready to use.
+//
+// Errors: ENOENT where the kernel does not know the node; ENOTCONN without a mount.
+type Notifier struct{ carrier atomic.Pointer[carrierBox] }
+
+type carrierBox struct{ carrier }
+
+func (n *Notifier) attach(c carrier) { n.carrier.Store(&carrierBox{c}) }
+
+func (n *Notifier) detach() { n.carrier.Store(nil) }
+
+// InvalInode tells that a node's attributes have changed, and length bytes of its content from off on: all that follow
+// where length is 0, none where off is negative.
+func (n *Notifier) InvalInode(nodeid uint64, off, length int64) fuse.Status {
+	if c := n.carrier.Load(); c != nil {
+		return c.invalInode(nodeid, off, length)
+	}
+	return fuse.Status(unix.ENOTCONN)
+}
+
+// InvalEntry tells that a name in a directory is not what it was.
+func (n *Notifier) InvalEntry(parent uint64, name string) fuse.Status {
+	if c := n.carrier.Load(); c != nil {
+		return c.invalEntry(parent, name)
+	}
+	return fuse.Status(unix.ENOTCONN)
+}
+
+// Delete tells that child, which had this name in parent, is gone.
+func (n *Notifier) Delete(parent, child uint64, name string) fuse.Status {
+	if c := n.carrier.Load(); c != nil {
+		return c.delete(parent, child, name)
+	}
+	return fuse.Status(unix.ENOTCONN)
+}
+
+// Store puts data into the kernel's cache of a node, at off bytes.
+func (n *Notifier) Store(nodeid uint64, off int64, data []byte) fuse.Status {
+	if c := n.carrier.Load(); c != nil {
+		return c.store(nodeid, off, data)
+	}
+	return fuse.Status(unix.ENOTCONN)
+}
+
+// Blocking says that the request which the caller works at will take long: others need not wait for it. It is cheap
+// beside what takes long, and may be said by anybody and more than once.
+func (n *Notifier) Blocking() {
+	if c := n.carrier.Load(); c != nil {
+		c.blocking()
+	}
+}

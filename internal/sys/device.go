@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The functions in this file are for a device whose requests are counted in microseconds: they allocate nothing.
+// The functions in this file are for a device whose messages are counted in microseconds: they allocate nothing.
 
 // ReadDevice reads one message from fd into p, for as long as it takes (read(2)). EINTR is returned.
 func ReadDevice(fd int, p []byte) (int, unix.Errno) {
@@ -24,14 +24,25 @@ func WriteDevice(fd int, p []byte) unix.Errno {
 
 // View is the structure that p begins with.
 //
-// Preconditions: T has no pointers; p is as long as T, and aligned as T. Otherwise it panics.
+// Preconditions: T has no pointers; p is as long as T and aligned as T. Otherwise it panics.
 func View[T any](p []byte) *T {
 	var t T
 	at := unsafe.Pointer(unsafe.SliceData(p))
 	if uintptr(len(p)) < unsafe.Sizeof(t) || uintptr(at)%unsafe.Alignof(t) != 0 {
-		panic(fmt.Sprintf("no %T in %d bytes at %p", t, len(p), at))
+		misfit(unsafe.Sizeof(t), len(p), at)
 	}
 	return (*T)(at)
+}
+
+// misfit is apart so that View can be inlined.
+func misfit(size uintptr, n int, at unsafe.Pointer) {
+	panic(fmt.Sprintf("no structure of %d bytes in %d bytes at %p", size, n, at))
+}
+
+// SizeOf is the size of a T in bytes.
+func SizeOf[T any]() int {
+	var t T
+	return int(unsafe.Sizeof(t))
 }
 
 // StringOf is the string whose bytes are p. Nobody may write to p any more.

@@ -7,10 +7,12 @@ import (
 	goruntime "runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/figures"
 	"github.com/laminafs/lamina/internal/sysmon"
 )
 
@@ -76,7 +78,7 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool, gon
 		_ = unix.Close(m.Fd) // nothing was read from it
 		return nil, fmt.Errorf("fuse: %w", err)
 	}
-	c, err := newCarrier(m.Fd, &s.requests, &m.opts, m.opts.protocol(logger, debug))
+	c, err := newCarrier(m.Fd, &s.requests, &m.opts, m.opts.protocol(logger, debug, s.requests.panicked))
 	if err != nil {
 		s.conn.close()
 		return nil, fmt.Errorf("fuse: %w", err)
@@ -111,7 +113,7 @@ func newCarrier(fd int, fs fuse.RawFileSystem, o *Options, opts *fuse.MountOptio
 }
 
 // protocol is what we agree on with the kernel.
-func (o *Options) protocol(logger *log.Logger, debug bool) *fuse.MountOptions {
+func (o *Options) protocol(logger *log.Logger, debug bool, panicked func(method string)) *fuse.MountOptions {
 	opts := &fuse.MountOptions{
 		Name:                     Subtype,
 		MaxWrite:                 o.maxWrite(),
@@ -128,7 +130,7 @@ func (o *Options) protocol(logger *log.Logger, debug bool) *fuse.MountOptions {
 		SingleThreaded: o.SingleThreaded,
 		Debug:          debug,
 		Logger:         logger,
-		PanicHandler:   panicHandler(logger),
+		PanicHandler:   panicHandler(logger, panicked),
 	}
 	if o.Writeback {
 		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
@@ -148,12 +150,20 @@ func (s *Server) Done() <-chan struct{} { return s.done }
 // WriteRequests writes how many requests came, a line "OPCODE N" for each opcode that did.
 func (s *Server) WriteRequests(w io.Writer) error { return s.requests.write(w) }
 
-// panicHandler logs a panic with the request it happened in and its stack.
-func panicHandler(logger *log.Logger) func(any) fuse.Status {
+// Figures tells what has passed. timed says that requests are to be timed from now on; timedSince is the zero time where
+// they are not.
+func (s *Server) Figures(timed bool) (f figures.Requests, timedSince time.Time) {
+	return s.requests.figures(timed)
+}
+
+// panicHandler logs a panic with the request it happened in and its stack, and counts it.
+func panicHandler(logger *log.Logger, panicked func(method string)) func(any) fuse.Status {
 	return func(v any) fuse.Status {
 		stack := make([]byte, 64<<10)
 		stack = stack[:goruntime.Stack(stack, false)]
-		logger.Printf("panic in %s: %v\n%s", panicOp(), v, stack)
+		op := panicOp()
+		logger.Printf("panic in %s: %v\n%s", op, v, stack)
+		panicked(op)
 		return fuse.EIO
 	}
 }

@@ -45,10 +45,10 @@ type span struct {
 // epoch is from where the monotonic clock is read: time.Since reads that one alone.
 var epoch = time.Now()
 
-// begin counts a request.
+// begin counts a request. A FORGET is not timed: millions come at once, none of which does anything but count.
 func (c *counts) begin(op kind) span {
 	c.n[op].Add(1)
-	if t := c.timing.Load(); t != nil {
+	if t := c.timing.Load(); t != nil && op != opForget {
 		return t.begin(op)
 	}
 	return span{op: op}
@@ -132,7 +132,7 @@ func (c *counts) figures(timed bool) (f figures.Requests, timedSince time.Time) 
 	for op := range opCount {
 		// Requests go on: the count of all is read last, so that no part of it is more.
 		o := figures.Opcode{Name: opNames[op], Errors: c.errorsOf(op)}
-		if t != nil {
+		if t != nil && op != opForget {
 			o.Latency = t.ops[op].figures()
 		}
 		if o.Count = c.n[op].Load(); o.Count > 0 {

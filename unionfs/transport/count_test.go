@@ -20,7 +20,9 @@ type fixed struct {
 	status fuse.Status
 }
 
-func (f *fixed) Lookup(<-chan struct{}, *fuse.InHeader, string, *fuse.EntryOut) fuse.Status { return f.status }
+func (f *fixed) Lookup(<-chan struct{}, *fuse.InHeader, string, *fuse.EntryOut) fuse.Status {
+	return f.status
+}
 
 func newFixed() (*requests, *fixed) {
 	f := &fixed{RawFileSystem: fuse.NewDefaultRawFileSystem()}

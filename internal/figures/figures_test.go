@@ -1,0 +1,198 @@
+package figures
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sample has something in every field that is a pointer or a map.
+func sample() *Mount {
+	return &Mount{PID: 7, Mountpoint: "/m", Requests: Requests{
+		Opcodes: []Opcode{{Name: "LOOKUP", Count: 3, Errors: map[string]uint64{"EIO": 1}, Latency: &Histogram{Seconds: 0.5}}},
+		Notices: map[string]uint64{"INVAL_INODE": 2},
+	}}
+}
+
+// listen serves the snapshot at the path it returns until the test ends.
+func listen(t *testing.T, snapshot Snapshot) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "figures")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 16); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); ServeAll(fd, snapshot) }()
+	t.Cleanup(func() {
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+		<-done
+		_ = unix.Close(fd)
+	})
+	return path
+}
+
+func TestAnswer(t *testing.T) {
+	var timed atomic.Int32
+	path := listen(t, func(tm bool) *Mount {
+		if tm {
+			timed.Add(1)
+		}
+		return sample()
+	})
+	for range 3 {
+		m, err := Get(t.Context(), path, false)
+		if err != nil || !reflect.DeepEqual(m, sample()) {
+			t.Fatalf("got %+v, %v", m, err)
+		}
+	}
+	if timed.Load() != 0 {
+		t.Error("who asks for counts has requests timed")
+	}
+	if _, err := Get(t.Context(), path, true); err != nil || timed.Load() != 1 {
+		t.Errorf("asked for times: %v", err)
+	}
+}
+
+// A client that asks for nothing, or does not listen, holds up others for no longer than patience.
+func TestRudeClients(t *testing.T) {
+	m := sample()
+	m.Mountpoint = strings.Repeat("x", 1<<20) // more than a socket holds
+	path := listen(t, func(bool) *Mount { return m })
+	for _, ask := range []string{"", "c"} {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte(ask)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if got, err := Get(ctx, path, false); err != nil || !reflect.DeepEqual(got, m) {
+		t.Error(err)
+	}
+}
+
+func TestServerThatHangs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path) // nobody accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Get(ctx, path, false); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// pair is a client and the descriptor that Serve gets.
+func pair(t *testing.T) (*Client, int) {
+	t.Helper()
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(p[0]), "client")
+	c, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return NewClient(c), p[1]
+}
+
+// An answer that comes too late is not taken for that to the next question.
+func TestLateAnswer(t *testing.T) {
+	client, fd := pair(t)
+	defer unix.Close(fd)
+	var n atomic.Int32
+	hold := make(chan struct{})
+	go Serve(fd, func(bool) *Mount {
+		i := n.Add(1)
+		if i == 1 {
+			<-hold
+		}
+		return &Mount{PID: int(i)}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := client.Get(ctx, false); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	close(hold)
+	if m, err := client.Get(t.Context(), false); err != nil || m.PID != 2 {
+		t.Errorf("got %+v, %v", m, err)
+	}
+}
+
+func TestQuestionsAreBounded(t *testing.T) {
+	client, fd := pair(t)
+	defer unix.Close(fd)
+	for range maxOwed + 5 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		if _, err := client.Get(ctx, false); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+	}
+	buf := make([]byte, 100)
+	if n, err := unix.Read(fd, buf); err != nil || n > maxOwed {
+		t.Errorf("%d questions, %v", n, err)
+	}
+}
+
+func TestNonsense(t *testing.T) {
+	for name, text := range map[string]string{
+		"no JSON": "hello\n", "cut off": `{"PID":1`, "endless": strings.Repeat("x", maxAnswer+1<<16),
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, fd := pair(t)
+			go func() {
+				_ = send(fd, []byte(text)) // the client may go first
+				_ = unix.Close(fd)
+			}()
+			if m, err := client.Get(t.Context(), false); err == nil {
+				t.Errorf("got %+v", m)
+			}
+		})
+	}
+}
+
+func TestConcurrentClients(t *testing.T) {
+	client, fd := pair(t)
+	defer unix.Close(fd)
+	go Serve(fd, func(bool) *Mount { return sample() })
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				if m, err := client.Get(t.Context(), false); err != nil || !reflect.DeepEqual(m, sample()) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -46,6 +46,8 @@ type FS struct {
 	links   hardlinks
 	reaper  reaper
 	orphans atomic.Uint64
+	counts  counts
+	trash   trash
 	kernel  Notifier
 }
 
@@ -220,12 +222,3 @@ func (fs *FS) String() string { return "laminafs" }
 
 // SetDebug is of no use here: requests are logged by the transport.
 func (fs *FS) SetDebug(bool) {}
-
-// Stats tells how much the union holds in memory.
-type Stats struct {
-	Nodes       int // nodeids the kernel knows, the root included
-	Descriptors int // open on directories and files of layers, beside one for each layer
-}
-
-// Stats returns the current figures.
-func (fs *FS) Stats() Stats { return Stats{Nodes: fs.nodes.count(), Descriptors: fs.fds.count()} }

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,7 @@ type index struct {
 	visible int
 	subdirs int
 	merges  [][]uint16
+	total   *atomic.Int64 // of visible names, of all indexes; nil while this one is being made
 }
 
 // entry is one name. Pointers to it are valid until the next insert.
@@ -192,6 +194,7 @@ func (x *index) compact() {
 
 // setType changes what e is and keeps the counts.
 func (x *index) setType(e *entry, typ uint8) {
+	was := x.visible
 	if !e.gone() {
 		x.visible--
 		if e.typ == unix.DT_DIR {
@@ -204,6 +207,9 @@ func (x *index) setType(e *entry, typ uint8) {
 		if typ == unix.DT_DIR {
 			x.subdirs++
 		}
+	}
+	if x.total != nil && x.visible != was {
+		x.total.Add(int64(x.visible - was))
 	}
 }
 
@@ -225,7 +231,9 @@ func (x *index) hide(e *entry) {
 	if e.flags&remembered == 0 {
 		x.vacate(e)
 		if len(x.vacant) == len(x.entries) {
+			total := x.total
 			*x = *newIndex(0)
+			x.total = total
 		}
 	}
 }

@@ -200,11 +200,13 @@ func ignoreSealed(err error) error {
 // Precondition: n.dir.mu is held exclusively.
 func (fs *FS) fill(n *node) error {
 	if n.dir.index != nil {
+		fs.counts.indexHits.Add(1)
 		return nil
 	}
+	fs.counts.indexMisses.Add(1)
 	x := newIndex(0)
 	if n.dir.dead {
-		n.dir.index = x
+		n.dir.index = x.countIn(&fs.counts.indexed)
 		return nil
 	}
 	m := merger{fs: fs, x: x, hidden: map[string]bool{}}
@@ -214,7 +216,7 @@ func (fs *FS) fill(n *node) error {
 		}
 	}
 	x.compact()
-	n.dir.index = x
+	n.dir.index = x.countIn(&fs.counts.indexed)
 	return nil
 }
 

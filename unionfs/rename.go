@@ -514,7 +514,7 @@ func (fs *FS) emptyDir(n *node) error {
 			return err
 		}
 	}
-	n.dir.index = newIndex(0)
+	fs.emptyIndex(n.dir)
 	return nil
 }
 
@@ -533,7 +533,7 @@ func (r *renaming) moveOnce(flags2 entryFlags) error {
 		return nil
 	}
 	if leaveDevice {
-		err := sys.Rename(r.at1, r.at2, unix.RENAME_WHITEOUT)
+		err := fs.counts.madeWhiteout(sys.Rename(r.at1, r.at2, unix.RENAME_WHITEOUT))
 		if err == nil {
 			fs.dropInherited(r.at1)
 		}

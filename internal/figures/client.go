@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -21,8 +22,14 @@ var errTooLong = errors.New("the answer is too long")
 
 // Get asks the mount whose socket is at path. Errors: those of connect(2), deadline exceeded.
 func Get(ctx context.Context, path string, timed bool) (*Mount, error) {
+	dir, err := os.OpenFile(filepath.Dir(path), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", path)
+	// The path may be longer than an address.
+	c, err := d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package figures
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,12 +28,20 @@ func sample() *Mount {
 // listen serves the snapshot at the path it returns until the test ends.
 func listen(t *testing.T, snapshot Snapshot) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "figures")
+	path := filepath.Join(t.TempDir(), strings.Repeat("x", 120), "figures")
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/figures", dir.Fd())}); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Listen(fd, 16); err != nil {

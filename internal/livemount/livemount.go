@@ -9,6 +9,7 @@
 //	mountpoint
 //	log                what the server has to say once nobody reads its stderr
 //	requests           how many requests came, by opcode, as of the last SIGUSR1
+//	figures            a socket of the server, for its owner: see package figures
 //
 // Bytes up to the space, the backslash and DEL are written \ooo in paths, as AUFS and /proc/mounts do.
 //
@@ -62,6 +63,9 @@ type Info struct {
 	PID        int      `json:"pid"`
 	Branches   []Branch `json:"branches"` // topmost first
 	Options    string   `json:"options"`
+
+	// Path is the directory. It is known to List only.
+	Path string `json:"-"`
 }
 
 // Bases are the directories in which mounts of this user may be told of, the preferred one first.
@@ -196,6 +200,32 @@ func (d *Dir) Append(name string) (*os.File, error) {
 	return d.root.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 }
 
+// Listen makes the socket name in the directory, for its owner alone, and returns it.
+func (d *Dir) Listen(name string) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd) // nobody knows of it
+		}
+	}()
+	// The file gets the mode that the socket has when it is bound: net/unix/af_unix.c, unix_bind_bsd. There is no
+	// bindat(2), and a path may be longer than an address.
+	if err := unix.Fchmod(fd, 0o600); err != nil {
+		return -1, os.NewSyscallError("fchmod", err)
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d/%s", d.lock.Fd(), name)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return -1, os.NewSyscallError("bind", err)
+	}
+	return fd, os.NewSyscallError("listen", unix.Listen(fd, backlog))
+}
+
+// backlog is how many may wait for a server to accept them.
+const backlog = 64
+
 // Remove ends it: the mount is gone.
 func (d *Dir) Remove() error {
 	defer d.close()
@@ -293,7 +323,7 @@ func List(bases []string) ([]Info, error) {
 				base.Close()
 				return nil, fmt.Errorf("%s/%s: %w", path, name, err)
 			}
-			info.ID = id
+			info.ID, info.Path = id, filepath.Join(path, name)
 			all = append(all, info)
 		}
 		base.Close()

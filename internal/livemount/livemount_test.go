@@ -2,6 +2,7 @@ package livemount
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -103,6 +104,7 @@ func TestListReadsWhatCreateWrote(t *testing.T) {
 	want := []Info{other, example}
 	want[0].ID, want[1].ID = d2.ID, d1.ID
 	for i := range want {
+		want[i].Path = filepath.Join(base, "si_"+want[i].ID)
 		want[i].Branches = slices.Clone(want[i].Branches)
 		for j := range want[i].Branches {
 			want[i].Branches[j].ID = 64 + j
@@ -110,6 +112,41 @@ func TestListReadsWhatCreateWrote(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestListen(t *testing.T) {
+	base := filepath.Join(t.TempDir(), strings.Repeat("long", 50)) // longer than an address may be
+	d := create(t, base, example)
+	fd, err := d.Listen("figures")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	list, err := List([]string{base})
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d mounts, %v", len(list), err)
+	}
+	st, err := os.Stat(filepath.Join(list[0].Path, "figures"))
+	if err != nil || st.Mode() != fs.ModeSocket|0o600 {
+		t.Fatalf("mode %v, %v", st.Mode(), err)
+	}
+	dir, err := os.Open(list[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	client, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(client)
+	address := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/figures", dir.Fd())}
+	if err := unix.Connect(client, address); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove(); err != nil {
+		t.Fatal(err)
 	}
 }
 

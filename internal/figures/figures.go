@@ -51,8 +51,8 @@ type Requests struct {
 	WrittenBytes uint64
 	InFlight     int64             // begun and not answered; only of those begun while they are timed
 	Waiting      int64             // in the kernel, not answered; -1 where it does not tell
-	Interrupts   uint64            // requests that the kernel has told to give up
-	Notices      map[string]uint64 // sent to the kernel, by kind
+	Interrupted  uint64            // requests that have given up because a signal came: EINTR
+	Notices      map[string]uint64 // that the kernel has taken, by kind
 }
 
 // Opcode is what one kind of request came to.

@@ -17,7 +17,6 @@ type counts struct {
 	n             [opCount]atomic.Uint64
 	errors        [opCount][errnos]atomic.Uint64
 	read, written atomic.Uint64 // bytes
-	interrupts    atomic.Uint64
 	timing        atomic.Pointer[timing] // nil while nobody wants to know
 }
 
@@ -128,10 +127,11 @@ func (c *counts) figures(timed bool) (f figures.Requests, timedSince time.Time) 
 	if timed {
 		t = c.time()
 	}
-	f = figures.Requests{ReadBytes: c.read.Load(), WrittenBytes: c.written.Load(), Interrupts: c.interrupts.Load()}
+	f = figures.Requests{ReadBytes: c.read.Load(), WrittenBytes: c.written.Load()}
 	for op := range opCount {
 		// Requests go on: the count of all is read last, so that no part of it is more.
 		o := figures.Opcode{Name: opNames[op], Errors: c.errorsOf(op)}
+		f.Interrupted += o.Errors["EINTR"]
 		if t != nil && op != opForget {
 			o.Latency = t.ops[op].figures()
 		}

@@ -182,3 +182,20 @@ func BenchmarkCount(b *testing.B) {
 		})
 	}
 }
+
+func TestNoticesAreCounted(t *testing.T) {
+	x := mount(t, Options{})
+	if _, err := x.read(); err != nil {
+		t.Fatal(err)
+	}
+	if status := x.m.Notifier().InvalInode(helloID, -1, 0); status != fuse.OK {
+		t.Fatal(status)
+	}
+	if status := x.m.Notifier().InvalInode(12345, -1, 0); status != fuse.ENOENT {
+		t.Errorf("a node that the kernel does not know: %v", status)
+	}
+	want := map[string]uint64{"INVAL_INODE": 1, "INVAL_ENTRY": 0, "DELETE": 0, "STORE": 0}
+	if got := x.m.Notifier().Sent(); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -14,7 +14,41 @@ import (
 // The zero value is ready to use.
 //
 // Errors: ENOENT where the kernel does not know the node; ENOTCONN without a mount.
-type Notifier struct{ carrier atomic.Pointer[carrierBox] }
+type Notifier struct {
+	carrier atomic.Pointer[carrierBox]
+	sent    [noteCount]atomic.Uint64
+}
+
+// The kinds of notices that are counted.
+const (
+	noteInvalInode = iota
+	noteInvalEntry
+	noteDelete
+	noteStore
+	noteCount
+)
+
+// noteNames are those of linux/fuse.h, without FUSE_NOTIFY_.
+var noteNames = [noteCount]string{
+	noteInvalInode: "INVAL_INODE", noteInvalEntry: "INVAL_ENTRY", noteDelete: "DELETE", noteStore: "STORE",
+}
+
+// Sent tells how many notices the kernel has taken, by kind.
+func (n *Notifier) Sent() map[string]uint64 {
+	sent := map[string]uint64{}
+	for kind, name := range noteNames {
+		sent[name] = n.sent[kind].Load()
+	}
+	return sent
+}
+
+// told counts a notice that was taken.
+func (n *Notifier) told(kind int, status fuse.Status) fuse.Status {
+	if status == fuse.OK {
+		n.sent[kind].Add(1)
+	}
+	return status
+}
 
 type carrierBox struct{ carrier }
 
@@ -26,7 +60,7 @@ func (n *Notifier) detach() { n.carrier.Store(nil) }
 // where length is 0, none where off is negative.
 func (n *Notifier) InvalInode(nodeid uint64, off, length int64) fuse.Status {
 	if c := n.carrier.Load(); c != nil {
-		return c.invalInode(nodeid, off, length)
+		return n.told(noteInvalInode, c.invalInode(nodeid, off, length))
 	}
 	return fuse.Status(unix.ENOTCONN)
 }
@@ -34,7 +68,7 @@ func (n *Notifier) InvalInode(nodeid uint64, off, length int64) fuse.Status {
 // InvalEntry tells that a name in a directory is not what it was.
 func (n *Notifier) InvalEntry(parent uint64, name string) fuse.Status {
 	if c := n.carrier.Load(); c != nil {
-		return c.invalEntry(parent, name)
+		return n.told(noteInvalEntry, c.invalEntry(parent, name))
 	}
 	return fuse.Status(unix.ENOTCONN)
 }
@@ -42,7 +76,7 @@ func (n *Notifier) InvalEntry(parent uint64, name string) fuse.Status {
 // Delete tells that child, which had this name in parent, is gone.
 func (n *Notifier) Delete(parent, child uint64, name string) fuse.Status {
 	if c := n.carrier.Load(); c != nil {
-		return c.delete(parent, child, name)
+		return n.told(noteDelete, c.delete(parent, child, name))
 	}
 	return fuse.Status(unix.ENOTCONN)
 }
@@ -50,7 +84,7 @@ func (n *Notifier) Delete(parent, child uint64, name string) fuse.Status {
 // Store puts data into the kernel's cache of a node, at off bytes.
 func (n *Notifier) Store(nodeid uint64, off int64, data []byte) fuse.Status {
 	if c := n.carrier.Load(); c != nil {
-		return c.store(nodeid, off, data)
+		return n.told(noteStore, c.store(nodeid, off, data))
 	}
 	return fuse.Status(unix.ENOTCONN)
 }

@@ -80,6 +80,7 @@ func (fs *FS) writableParent(nodeid uint64, name string) (*node, error) {
 	if whiteout.Reserved(name) {
 		return nil, unix.EPERM
 	}
+	fs.sweep()
 	return p, fs.copyUp(p, wholeFile)
 }
 
@@ -331,7 +332,7 @@ func (fs *FS) newNode(p *node, up *dir, e *entry, m maker, r made) *node {
 	if n.kind() == unix.S_IFDIR {
 		n.up = false
 		n.xattrs.Store(xattrsUnknown) // an opaque mark, perhaps
-		n.dir = &dirState{upper: newDir(fs.upper, up, e.name), index: newIndex(0)}
+		n.dir = &dirState{upper: newDir(fs.upper, up, e.name), index: newIndex(0).countIn(&fs.counts.indexed)}
 		if m.acl == nil {
 			n.dir.acl.Store(aclNone)
 		}

@@ -145,7 +145,7 @@ func (fs *FS) reapOne(n *node) (parents []*node) {
 	return parents
 }
 
-// dismantle closes what n kept open, and removes what was only kept for it.
+// dismantle closes what n kept open, and gives away what was only kept for it.
 func (fs *FS) dismantle(n *node) {
 	fs.dropFile(n)
 	if n.anon {
@@ -153,9 +153,10 @@ func (fs *FS) dismantle(n *node) {
 		fs.fds.unpin()
 	}
 	if number := n.rarely().orphaned; number != 0 {
-		fs.stage.Discard(sys.At{Dirfd: fs.work.staging, Name: orphanName(number)})
+		fs.trash.add(number)
 	}
 	if n.dir != nil {
+		n.dir.index.leave()
 		fs.forgetDirs(n.sourcesLocked())
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 // StatFs tells about the filesystem that is written to: the upper's, or of a read-only union the topmost lower's.
 func (fs *FS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	fs.sweep() // so that the space is seen again
 	l := fs.upper
 	if l == nil {
 		l = fs.layers[1]

@@ -37,6 +37,7 @@ func (fs *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Stat
 //
 // Precondition: no dirState.mu and no node.loc is held.
 func (fs *FS) makeRoom() {
+	fs.sweep()
 	if fs.fds.crowded() {
 		fs.reaper.catchUp()
 	}
@@ -167,7 +168,7 @@ func (fs *FS) takeOff(e *entry, at sys.At, inUpper bool, how removal) (err error
 	case inUpper:
 		err = fs.replaceByWhiteout(at, how)
 	default:
-		if err = whiteout.MakeDevice(at); err == nil {
+		if err = fs.counts.madeWhiteout(whiteout.MakeDevice(at)); err == nil {
 			fs.dropInherited(at)
 		}
 	}
@@ -179,7 +180,7 @@ func (fs *FS) takeOff(e *entry, at sys.At, inUpper bool, how removal) (err error
 
 // makeWhiteout makes the .wh. file of name in the upper directory open as fd.
 func (fs *FS) makeWhiteout(fd int, name string) error {
-	err := whiteout.MakeFile(fd, name)
+	err := fs.counts.madeWhiteout(whiteout.MakeFile(fd, name))
 	if err != nil || !fs.cfg.NoACL {
 		return err
 	}
@@ -205,7 +206,7 @@ func (fs *FS) replaceByWhiteout(a sys.At, how removal) error {
 	if how.keepAs != "" {
 		tmp.Name = how.keepAs
 	}
-	if err := whiteout.MakeDevice(tmp); err != nil {
+	if err := fs.counts.madeWhiteout(whiteout.MakeDevice(tmp)); err != nil {
 		return err
 	}
 	err := faultWhiteout.Hit()
@@ -269,7 +270,7 @@ func (fs *FS) buryDir(n *node, st *unix.Stat_t) {
 	}
 	n.dir.dead = true
 	n.dir.final = st
-	n.dir.index = newIndex(0)
+	fs.emptyIndex(n.dir)
 	n.changed()
 }
 

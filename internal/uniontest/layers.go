@@ -127,7 +127,7 @@ type treeHash map[string]string
 const maxContent = 64 << 20
 
 func hashTree(dir string) (treeHash, error) {
-	h := hasher{seen: treeHash{}}
+	h := hasher{seen: treeHash{}, buf: make([]byte, 64<<10)}
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
@@ -143,6 +143,7 @@ func hashTree(dir string) (treeHash, error) {
 type hasher struct {
 	seen treeHash
 	read int64
+	buf  []byte // for whatever is read: a tree may have very many objects
 }
 
 // object records the object name in the directory open as dirfd, and all below it.
@@ -179,11 +180,11 @@ func (h *hasher) object(dirfd int, name, path string) error {
 		}
 		f := os.NewFile(uintptr(fd), path)
 		defer f.Close()
-		b.WriteString(xattrsOf(fd))
+		b.WriteString(h.xattrsOf(fd))
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
 			if h.read += st.Blocks * 512; h.read <= maxContent && st.Size <= maxContent {
 				sum := sha256.New()
-				if _, err := io.Copy(sum, f); err != nil {
+				if _, err := io.CopyBuffer(sum, struct{ io.Reader }{f}, h.buf); err != nil {
 					return fmt.Errorf("read %s: %w", path, err)
 				}
 				b.WriteString(" sha256=" + hex.EncodeToString(sum.Sum(nil)))
@@ -204,18 +205,17 @@ func (h *hasher) object(dirfd int, name, path string) error {
 	return nil
 }
 
-func xattrsOf(fd int) string {
-	buf := make([]byte, 64<<10)
-	n, err := unix.Flistxattr(fd, buf)
+func (h *hasher) xattrsOf(fd int) string {
+	n, err := unix.Flistxattr(fd, h.buf)
 	if err != nil || n == 0 {
 		return ""
 	}
-	names := strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00")
+	names := strings.Split(strings.TrimSuffix(string(h.buf[:n]), "\x00"), "\x00")
 	sort.Strings(names)
 	var b strings.Builder
 	for _, name := range names {
-		if n, err = unix.Fgetxattr(fd, name, buf); err == nil {
-			fmt.Fprintf(&b, " %s=%q", name, buf[:n])
+		if n, err = unix.Fgetxattr(fd, name, h.buf); err == nil {
+			fmt.Fprintf(&b, " %s=%q", name, h.buf[:n])
 		}
 	}
 	return b.String()
@@ -270,4 +270,36 @@ func (l *Layers) hashLowers(t testing.TB) []treeHash {
 		all = append(all, hash)
 	}
 	return all
+}
+
+// TreeState is everything about every object of some trees that writing to them would change.
+type TreeState struct{ trees []treeHash }
+
+// StateOf records the trees. It writes nothing, not even access times.
+func StateOf(t testing.TB, dirs ...string) (s TreeState) {
+	t.Helper()
+	for _, dir := range dirs {
+		h, err := hashTree(dir)
+		if err != nil {
+			t.Fatalf("state of %s: %v", dir, err)
+		}
+		s.trees = append(s.trees, h)
+	}
+	return s
+}
+
+// Diff says in what a later state of the same trees differs, at most ten lines for each.
+func (s TreeState) Diff(later TreeState) (lines []string) {
+	for i, h := range s.trees {
+		lines = append(lines, h.diff(later.trees[i], true)...)
+	}
+	return lines
+}
+
+// Len is the number of objects.
+func (s TreeState) Len() (n int) {
+	for _, h := range s.trees {
+		n += len(h)
+	}
+	return n
 }

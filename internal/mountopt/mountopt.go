@@ -341,6 +341,13 @@ var options = map[string]option{
 		o.Mount.MaxWrite = n
 		return nil
 	},
+	"transport": func(o *Options, v string, _ bool) error {
+		if !slices.Contains(transport.Names, v) {
+			return reason("want " + strings.Join(transport.Names, ", "))
+		}
+		o.Mount.Transport = v
+		return nil
+	},
 	"fsname": func(o *Options, v string, _ bool) error { return path(&o.Mount.FSName, v) },
 	"debug":  func(o *Options, v string, has bool) error { return boolean(&o.Debug, v, has) },
 

@@ -54,6 +54,9 @@ const (
 	Gofuse = "gofuse" // go-fuse's
 )
 
+// Names are the values of Options.Transport.
+var Names = []string{Auto, Loop, Gofuse}
+
 // Info tells how the kernel is talked to.
 type Info struct {
 	Transport string // one of the values of Options.Transport, never Auto
@@ -103,10 +106,12 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool, gon
 }
 
 // newCarrier answers INIT on fd by the transport that o names. With an error fd is closed.
-func newCarrier(fd int, fs fuse.RawFileSystem, o *Options, opts *fuse.MountOptions) (carrier, error) {
+func newCarrier(fd int, fs *requests, o *Options, opts *fuse.MountOptions) (carrier, error) {
 	switch o.Transport {
 	case "", Auto, Gofuse:
 		return newGofuse(fd, fs, opts)
+	case Loop:
+		return newLoop(fd, fs, opts)
 	}
 	_ = unix.Close(fd) // nothing was read from it
 	return nil, fmt.Errorf("no transport is called %q", o.Transport)

@@ -43,6 +43,13 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
+// eachTransport runs a test on every transport there is.
+func eachTransport(t *testing.T, f func(t *testing.T, o Options)) {
+	for _, name := range []string{Gofuse, Loop} {
+		t.Run(name, func(t *testing.T) { f(t, Options{Transport: name}) })
+	}
+}
+
 // mounted is a memfs on a directory.
 type mounted struct {
 	*Server
@@ -152,42 +159,47 @@ func mountinfo(t *testing.T, dir string) string {
 }
 
 func TestServe(t *testing.T) {
-	x := mount(t, Options{})
-	if b, err := x.read(); err != nil || b != helloText {
-		t.Fatalf("read %q, %v", b, err)
-	}
-	if n := x.count(t, "LOOKUP"); n != 1 {
-		t.Errorf("%d LOOKUP, want 1", n)
-	}
-	if n := x.count(t, "READ"); n != 1 {
-		t.Errorf("%d READ, want 1", n)
-	}
-	if n := x.count(t, "INIT"); n != 1 {
-		t.Errorf("%d INIT, want 1", n)
-	}
-	line := mountinfo(t, x.dir)
-	for _, want := range []string{" - fuse.laminafs laminafs ", "default_permissions", "max_read=1048576"} {
-		if !strings.Contains(line, want) {
-			t.Errorf("mountinfo %q: no %q", line, want)
+	eachTransport(t, func(t *testing.T, o Options) {
+		x := mount(t, o)
+		if b, err := x.read(); err != nil || b != helloText {
+			t.Fatalf("read %q, %v", b, err)
 		}
-	}
-	if err := x.m.Unmount(false); err != nil {
-		t.Fatal(err)
-	}
-	x.waitEnd(t)
+		if n := x.count(t, "LOOKUP"); n != 1 {
+			t.Errorf("%d LOOKUP, want 1", n)
+		}
+		if n := x.count(t, "READ"); n != 1 {
+			t.Errorf("%d READ, want 1", n)
+		}
+		if n := x.count(t, "INIT"); n != 1 {
+			t.Errorf("%d INIT, want 1", n)
+		}
+		line := mountinfo(t, x.dir)
+		for _, want := range []string{" - fuse.laminafs laminafs ", "default_permissions", "max_read=1048576"} {
+			if !strings.Contains(line, want) {
+				t.Errorf("mountinfo %q: no %q", line, want)
+			}
+		}
+		if err := x.m.Unmount(false); err != nil {
+			t.Fatal(err)
+		}
+		x.waitEnd(t)
+	})
 }
 
 func TestOptionsOfTheMount(t *testing.T) {
-	x := mount(t, Options{FSName: `a,b\c`, Set: unix.MS_RDONLY | unix.MS_NOEXEC | unix.MS_NOATIME, MaxWrite: 65536})
-	line := mountinfo(t, x.dir)
-	for _, want := range []string{" - fuse.laminafs a,b\\134c ", "max_read=65536", " ro,", "noexec", "noatime"} {
-		if !strings.Contains(line, want) {
-			t.Errorf("mountinfo %q: no %q", line, want)
+	eachTransport(t, func(t *testing.T, o Options) {
+		o.FSName, o.Set, o.MaxWrite = `a,b\c`, unix.MS_RDONLY|unix.MS_NOEXEC|unix.MS_NOATIME, 65536
+		x := mount(t, o)
+		line := mountinfo(t, x.dir)
+		for _, want := range []string{" - fuse.laminafs a,b\\134c ", "max_read=65536", " ro,", "noexec", "noatime"} {
+			if !strings.Contains(line, want) {
+				t.Errorf("mountinfo %q: no %q", line, want)
+			}
 		}
-	}
-	if _, err := unix.Open(x.dir+"/new", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644); err != unix.EROFS {
-		t.Errorf("create in a read-only mount: %v", err)
-	}
+		if _, err := unix.Open(x.dir+"/new", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644); err != unix.EROFS {
+			t.Errorf("create in a read-only mount: %v", err)
+		}
+	})
 }
 
 func TestDefaultFlags(t *testing.T) {
@@ -214,101 +226,111 @@ func TestDefaultFlags(t *testing.T) {
 }
 
 func TestPanicIsEIO(t *testing.T) {
-	x := mount(t, Options{})
-	if _, err := os.Stat(x.dir + "/panic"); !errors.Is(err, unix.EIO) {
-		t.Errorf("stat: %v, want EIO", err)
-	}
-	if _, err := x.read(); err != nil {
-		t.Errorf("after a panic: %v", err)
-	}
-	for _, want := range []string{"panic in LOOKUP: as asked", "transport.(*memfs).Lookup"} {
-		if !strings.Contains(x.log.String(), want) {
-			t.Errorf("log has no %q:\n%s", want, x.log)
+	eachTransport(t, func(t *testing.T, o Options) {
+		x := mount(t, o)
+		if _, err := os.Stat(x.dir + "/panic"); !errors.Is(err, unix.EIO) {
+			t.Errorf("stat: %v, want EIO", err)
 		}
-	}
+		if _, err := x.read(); err != nil {
+			t.Errorf("after a panic: %v", err)
+		}
+		for _, want := range []string{"panic in LOOKUP: as asked", "transport.(*memfs).Lookup"} {
+			if !strings.Contains(x.log.String(), want) {
+				t.Errorf("log has no %q:\n%s", want, x.log)
+			}
+		}
+	})
 }
 
 // A request that takes its time holds up no other.
 func TestConcurrent(t *testing.T) {
-	x := mount(t, Options{})
-	slow := make(chan error, 1)
-	go func() {
-		var st unix.Stat_t
-		slow <- unix.Stat(x.dir+"/slow", &st)
-	}()
-	if _, err := x.read(); err != nil {
-		t.Error(err)
-	}
-	select {
-	case err := <-slow:
-		t.Errorf("slow was not slow: %v", err)
-	default:
-	}
-	close(x.fs.release)
-	if err := <-slow; err != nil {
-		t.Error(err)
-	}
+	eachTransport(t, func(t *testing.T, o Options) {
+		x := mount(t, o)
+		slow := make(chan error, 1)
+		go func() {
+			var st unix.Stat_t
+			slow <- unix.Stat(x.dir+"/slow", &st)
+		}()
+		if _, err := x.read(); err != nil {
+			t.Error(err)
+		}
+		select {
+		case err := <-slow:
+			t.Errorf("slow was not slow: %v", err)
+		default:
+		}
+		close(x.fs.release)
+		if err := <-slow; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestUnmountedByOthers(t *testing.T) {
-	for name, argv := range map[string][]string{
-		"umount": {"umount"}, "umount -l": {"umount", "-l"}, "fusermount3": {"fusermount3", "-u"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			x := mount(t, Options{})
-			if out, err := exec.Command(argv[0], append(argv[1:], x.dir)...).CombinedOutput(); err != nil {
-				if os.Geteuid() != 0 && argv[0] == "umount" {
-					t.Skipf("needs root: umount: %s", out)
+	eachTransport(t, func(t *testing.T, o Options) {
+		for name, argv := range map[string][]string{
+			"umount": {"umount"}, "umount -l": {"umount", "-l"}, "fusermount3": {"fusermount3", "-u"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				x := mount(t, o)
+				if out, err := exec.Command(argv[0], append(argv[1:], x.dir)...).CombinedOutput(); err != nil {
+					if os.Geteuid() != 0 && argv[0] == "umount" {
+						t.Skipf("needs root: umount: %s", out)
+					}
+					t.Fatalf("%v: %s", err, out)
 				}
-				t.Fatalf("%v: %s", err, out)
-			}
-			x.waitEnd(t)
-		})
-	}
+				x.waitEnd(t)
+			})
+		}
+	})
 }
 
 // Lazily unmounted, it is served as long as somebody uses it.
 func TestLazyUnmountInUse(t *testing.T) {
-	x := mount(t, Options{})
-	fd, err := unix.Open(x.dir+"/hello", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	if err := x.m.Unmount(false); err == nil {
-		t.Error("unmounted although it is in use")
-	}
-	if err := x.m.Unmount(true); err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 10)
-	if n, err := unix.Read(fd, b); err != nil || string(b[:max(n, 0)]) != helloText {
-		t.Errorf("read after the lazy unmount: %q, %v", b[:max(n, 0)], err)
-	}
-	select {
-	case <-x.Done():
-		t.Error("ended although a file is open")
-	default:
-	}
-	_ = unix.Close(fd)
-	fd = -1
-	x.waitEnd(t)
+	eachTransport(t, func(t *testing.T, o Options) {
+		x := mount(t, o)
+		fd, err := unix.Open(x.dir+"/hello", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Close(fd) }()
+		if err := x.m.Unmount(false); err == nil {
+			t.Error("unmounted although it is in use")
+		}
+		if err := x.m.Unmount(true); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 10)
+		if n, err := unix.Read(fd, b); err != nil || string(b[:max(n, 0)]) != helloText {
+			t.Errorf("read after the lazy unmount: %q, %v", b[:max(n, 0)], err)
+		}
+		select {
+		case <-x.Done():
+			t.Error("ended although a file is open")
+		default:
+		}
+		_ = unix.Close(fd)
+		fd = -1
+		x.waitEnd(t)
+	})
 }
 
 func TestUnmountLeavesOthersAlone(t *testing.T) {
-	x := mount(t, Options{})
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a tmpfs")
-	}
-	if err := unix.Mount("tmpfs", x.dir, "tmpfs", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := x.m.Unmount(true); !errors.Is(err, unix.EINVAL) {
-		t.Errorf("unmount with something on top: %v", err)
-	}
-	if err := unix.Unmount(x.dir, 0); err != nil {
-		t.Fatalf("what was on top is gone: %v", err)
-	}
+	eachTransport(t, func(t *testing.T, o Options) {
+		x := mount(t, o)
+		if os.Geteuid() != 0 {
+			t.Skip("needs root to mount a tmpfs")
+		}
+		if err := unix.Mount("tmpfs", x.dir, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.m.Unmount(true); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("unmount with something on top: %v", err)
+		}
+		if err := unix.Unmount(x.dir, 0); err != nil {
+			t.Fatalf("what was on top is gone: %v", err)
+		}
+	})
 }
 
 func TestTargetErrors(t *testing.T) {
@@ -338,48 +360,50 @@ func TestTargetErrors(t *testing.T) {
 
 // The caller may mount by itself and pass the descriptor.
 func TestPassedDescriptor(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount")
-	}
-	dir := t.TempDir()
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR, 0)
-	if err != nil {
-		t.Skipf("needs /dev/fuse: %v", err)
-	}
-	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)
-	if err := unix.Mount("passed", dir, "fuse", 0, data); err != nil {
-		t.Fatal(err)
-	}
-	unmounted := false
-	unmount := func() {
-		if !unmounted {
-			unmounted = true
-			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-				t.Error(err)
+	eachTransport(t, func(t *testing.T, o Options) {
+		if os.Geteuid() != 0 {
+			t.Skip("needs root to mount")
+		}
+		dir := t.TempDir()
+		fd, err := unix.Open("/dev/fuse", unix.O_RDWR, 0)
+		if err != nil {
+			t.Skipf("needs /dev/fuse: %v", err)
+		}
+		data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)
+		if err := unix.Mount("passed", dir, "fuse", 0, data); err != nil {
+			t.Fatal(err)
+		}
+		unmounted := false
+		unmount := func() {
+			if !unmounted {
+				unmounted = true
+				if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+					t.Error(err)
+				}
 			}
 		}
-	}
-	defer unmount()
-	m, err := New(fmt.Sprintf("/dev/fd/%d", fd), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := m.Serve(newMemfs(), log.Default(), false, func() {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b, err := readHello(dir); err != nil || b != helloText {
-		t.Errorf("read %q, %v", b, err)
-	}
-	if err := m.Unmount(false); err == nil {
-		t.Error("unmounted without knowing where")
-	}
-	unmount()
-	select {
-	case <-s.Done():
-	case <-time.After(limit):
-		t.Error("it still serves")
-	}
+		defer unmount()
+		m, err := New(fmt.Sprintf("/dev/fd/%d", fd), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := m.Serve(newMemfs(), log.Default(), false, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := readHello(dir); err != nil || b != helloText {
+			t.Errorf("read %q, %v", b, err)
+		}
+		if err := m.Unmount(false); err == nil {
+			t.Error("unmounted without knowing where")
+		}
+		unmount()
+		select {
+		case <-s.Done():
+		case <-time.After(limit):
+			t.Error("it still serves")
+		}
+	})
 }
 
 // ordinary is the credential of the test user, who exists where the tests are set up.
@@ -423,26 +447,31 @@ func (x *mounted) catAs(c *syscall.Credential) error {
 }
 
 func TestRootsMountIsForAll(t *testing.T) {
-	other := ordinary(t)
-	x := mount(t, Options{})
-	open(t, filepath.Dir(x.dir))
-	if err := x.catAs(other); err != nil {
-		t.Error(err)
-	}
+	eachTransport(t, func(t *testing.T, o Options) {
+		other := ordinary(t)
+		x := mount(t, o)
+		open(t, filepath.Dir(x.dir))
+		if err := x.catAs(other); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Nobody but root and the owner gets in, not even to what the kernel has in its caches.
 func TestAllowRoot(t *testing.T) {
-	other := ordinary(t)
-	x := mount(t, Options{AllowRoot: true})
-	open(t, filepath.Dir(x.dir))
-	if _, err := x.read(); err != nil {
-		t.Fatal(err)
-	}
-	if err := x.catAs(other); err == nil || !strings.Contains(err.Error(), "Permission denied") {
-		t.Errorf("a stranger reads: %v", err)
-	}
-	if _, err := x.read(); err != nil {
-		t.Errorf("root does not get in any more: %v", err)
-	}
+	eachTransport(t, func(t *testing.T, o Options) {
+		other := ordinary(t)
+		o.AllowRoot = true
+		x := mount(t, o)
+		open(t, filepath.Dir(x.dir))
+		if _, err := x.read(); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.catAs(other); err == nil || !strings.Contains(err.Error(), "Permission denied") {
+			t.Errorf("a stranger reads: %v", err)
+		}
+		if _, err := x.read(); err != nil {
+			t.Errorf("root does not get in any more: %v", err)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package copyup
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/laminafs/lamina/internal/sys"
@@ -21,13 +22,14 @@ const (
 )
 
 // setAttrs gives the new object dst everything but data, in the order the package comment gives reasons for, and
-// returns what it then is.
-func setAttrs(dst, src sys.At, m Meta, opt ObjectOptions) (st unix.Stat_t, err error) {
-	if st, err = sys.Stat(dst); err == nil {
+// returns its inode number.
+func setAttrs(dst, src sys.At, m Meta, opt ObjectOptions) (ino uint64, err error) {
+	st, err := sys.Stat(dst)
+	if err == nil {
 		err = setOwner(dst, &st, m)
 	}
 	if err = step("set owner", err, afterOwner); err != nil {
-		return st, err
+		return 0, err
 	}
 
 	var names []string
@@ -40,32 +42,36 @@ func setAttrs(dst, src sys.At, m Meta, opt ObjectOptions) (st unix.Stat_t, err e
 		}
 	}
 	if err = step("copy xattrs", err, afterXattr); err != nil {
-		return st, err
+		return 0, err
 	}
 
 	if opt.Mark != nil {
-		err = opt.Mark(dst, &st)
+		err = opt.Mark(dst, st.Ino)
 	}
 	if err = step("mark", err, afterMark); err != nil {
-		return st, err
+		return 0, err
 	}
 
-	for _, name := range names {
-		if err == nil && name == aclAccess {
-			err = copyXattr(dst, src, name)
-		}
+	acl := slices.Contains(names, aclAccess)
+	if acl {
+		err = copyXattr(dst, src, aclAccess)
 	}
-	if err == nil && m.Mode&unix.S_IFMT != unix.S_IFLNK {
+	if err == nil && m.Mode&unix.S_IFMT != unix.S_IFLNK && (acl || st.Mode&0o7777 != m.Mode&0o7777) {
 		err = sys.Chmod(dst, m.Mode&0o7777)
 	}
 	if err = step("set mode", err, afterMode); err != nil {
-		return st, err
+		return 0, err
 	}
+	return st.Ino, step("set times", sys.Utimens(dst, m.Atime, m.Mtime), afterTimes)
+}
 
-	if err = step("set times", sys.Utimens(dst, m.Atime, m.Mtime), afterTimes); err != nil {
-		return st, err
+// firstMode returns the permission bits that a file or directory is made with: those it will have, where nothing on the
+// way depends on others. A change of the owner takes set-id bits away, and our own right to write is needed to the end.
+func firstMode(m Meta, need uint32) uint32 {
+	if mode := m.Mode & 0o7777; mode&^0o777 == 0 && mode&need == need {
+		return mode
 	}
-	return sys.Stat(dst)
+	return need
 }
 
 func setOwner(dst sys.At, st *unix.Stat_t, m Meta) error {

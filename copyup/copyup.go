@@ -78,17 +78,21 @@ type ObjectOptions struct {
 	// SkipXattr copies no attribute at all.
 	SkipXattr bool
 
+	// KeepOpen leaves the descriptor through which a regular file was made open, for reading and writing: Copy.Fd.
+	KeepOpen bool
+
 	// Mark, if set, puts attributes of the caller on the copy. It is called when the copy has its owner and
 	// attributes and not yet its mode: an owner without privilege cannot set a user attribute on a file that is
-	// read-only. st is the copy's, with its final inode number; mode and times in it are not final.
-	Mark func(copy sys.At, st *unix.Stat_t) error
+	// read-only. ino is the copy's inode number.
+	Mark func(copy sys.At, ino uint64) error
 }
 
 // Copy is what was made.
 type Copy struct {
-	At    sys.At      // where it is: a name in the staging directory, or the descriptor of an anonymous copy
-	Stat  unix.Stat_t // its final attributes, except that a rename moves ctime
-	Bytes int64       // written; holes and reflinked data are not counted
+	At    sys.At // where it is: a name in the staging directory, or the descriptor of an anonymous copy
+	Ino   uint64 // its inode number
+	Fd    int    // with KeepOpen, of a regular file: it belongs to the caller; else -1
+	Bytes int64  // written; holes and reflinked data are not counted
 }
 
 // Object makes a copy of the source in the staging directory: of a regular file with its data, of a directory
@@ -134,7 +138,7 @@ func (s *Stager) Anonymous(src Source, m Meta, opt ObjectOptions) (fd int, c Cop
 		sys.Close(fd)
 		return -1, Copy{}, fmt.Errorf("copy up: %w", err)
 	}
-	c.At = sys.Fd(fd)
+	c.At, c.Fd = sys.Fd(fd), -1
 	return fd, c, nil
 }
 

@@ -23,32 +23,54 @@ func retry(fn func() error) error {
 	}
 }
 
-// copyData makes the empty file dst the first size bytes of src, holes included. whole says that there are no
-// more. It returns the number of bytes written.
+// seekFrom is from what size on, in bytes, a file is looked at for what is allocated and never written.
+const seekFrom = 1 << 20
+
+// copyData makes the empty file dst the first size bytes of src, which has the attributes st, holes included. It
+// returns the number of bytes written.
 //
 // Errors: those of writing; ErrLowerChanged where src ends early.
-func copyData(dst, src int, size int64, whole bool) (written int64, err error) {
+func (s *Stager) copyData(dst, src int, st *unix.Stat_t, size int64) (written int64, err error) {
 	if size == 0 {
 		return 0, nil
 	}
-	if whole && clone(dst, src) {
+	if size == st.Size && s.clone(dst, src, st.Dev) {
 		return 0, nil
 	}
 	c := copier{dst: dst, src: src, inKernel: true}
+	if size < seekFrom && st.Blocks*512 >= st.Size {
+		err := c.copyRange(0, size) // no room for holes
+		return c.written, err
+	}
+	filled := int64(0)
 	for off := int64(0); off < size; {
 		start, end := nextData(src, off, size)
 		if err := c.copyRange(start, end); err != nil {
 			return c.written, err
 		}
+		if start < end {
+			filled = end
+		}
 		off = end
 	}
-	return c.written, retry(func() error { return unix.Ftruncate(dst, size) })
+	if filled < size {
+		err = retry(func() error { return unix.Ftruncate(dst, size) })
+	}
+	return c.written, err
 }
 
-// clone makes dst share the blocks of src (ioctl_ficlone(2)) and reports whether it could. A reason why not is of
-// no interest: copying meets it again if it matters.
-func clone(dst, src int) bool {
-	return retry(func() error { return unix.IoctlFileClone(dst, src) }) == nil
+// clone makes dst share the blocks of src (ioctl_ficlone(2)), on device dev, and reports whether it could. A reason why
+// not is of no interest: copying meets it again if it matters. Where no file of the device can, that is tried once.
+func (s *Stager) clone(dst, src int, dev uint64) bool {
+	if _, known := s.noClone.Load(dev); known {
+		return false
+	}
+	err := retry(func() error { return unix.IoctlFileClone(dst, src) })
+	switch err {
+	case unix.EXDEV, unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS:
+		s.noClone.Store(dev, true)
+	}
+	return err == nil
 }
 
 // nextData returns where from off on there is data in fd: from start to end, at most to size. What is before start

@@ -236,13 +236,17 @@ func TestWithoutPrivilege(t *testing.T) {
 	asNobody(t, func() error {
 		// Privileged attributes stay behind; marks can be made although the copy will be read-only.
 		m := copyup.MetaOf(&own.Stat)
-		c, err := e.s.Object(own, m, copyup.ObjectOptions{Limit: -1, Mark: func(a sys.At, _ *unix.Stat_t) error {
+		c, err := e.s.Object(own, m, copyup.ObjectOptions{Limit: -1, Mark: func(a sys.At, _ uint64) error {
 			return sys.Setxattr(a, "user.lamina.mark", []byte("m"), 0)
 		}})
 		if err != nil {
 			return err
 		}
-		checkMeta(t, &c.Stat, m)
+		st, err := sys.Stat(c.At)
+		if err != nil {
+			return err
+		}
+		checkMeta(t, &st, m)
 		checkXattrs(t, c, map[string]string{"user.a": "1", "user.lamina.mark": "m"})
 		e.s.Discard(c.At)
 

@@ -44,13 +44,16 @@ func (src *Source) open(flags int) (int, unix.Stat_t, error) {
 }
 
 func (s *Stager) regular(dst sys.At, src Source, m Meta, opt ObjectOptions) (Copy, error) {
-	fd, err := sys.Open(dst, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	fd, err := sys.Open(dst, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, firstMode(m, 0o600))
 	if err != nil {
 		return Copy{}, fmt.Errorf("create: %w", err)
 	}
-	defer sys.Close(fd)
 	c, err := s.fillRegular(fd, src, m, opt)
-	c.At = dst
+	c.At, c.Fd = dst, fd
+	if err != nil || !opt.KeepOpen {
+		sys.Close(fd)
+		c.Fd = -1
+	}
 	return c, err
 }
 
@@ -108,7 +111,13 @@ func (s *Stager) fillRegular(fd int, src Source, m Meta, opt ObjectOptions) (c C
 	if opt.Limit >= 0 {
 		size = min(size, opt.Limit)
 	}
-	c.Bytes, err = copyData(fd, data, size, size == before.Size)
+	as := before
+	if data != from {
+		if as, err = sys.Stat(sys.Fd(data)); err != nil {
+			return c, fmt.Errorf("read lower: %w", err)
+		}
+	}
+	c.Bytes, err = s.copyData(fd, data, &as, size)
 	if err = step("write data", err, afterData); err != nil {
 		return c, err
 	}
@@ -120,7 +129,7 @@ func (s *Stager) fillRegular(fd int, src Source, m Meta, opt ObjectOptions) (c C
 			return c, err
 		}
 	}
-	if c.Stat, err = setAttrs(sys.Fd(fd), sys.Fd(from), m, opt); err != nil {
+	if c.Ino, err = setAttrs(sys.Fd(fd), sys.Fd(from), m, opt); err != nil {
 		return c, err
 	}
 	// Only data needs to be waited for: metadata of the new inode is in the filesystem's journal before its
@@ -158,8 +167,8 @@ func unchanged(fd int, before *unix.Stat_t, whole bool) error {
 }
 
 func (s *Stager) dir(dst sys.At, src Source, m Meta, opt ObjectOptions) (c Copy, err error) {
-	c.At = dst
-	if err := step("create", sys.Mkdir(dst, 0o700), afterCreate); err != nil {
+	c.At, c.Fd = dst, -1
+	if err := step("create", sys.Mkdir(dst, firstMode(m, 0o700)), afterCreate); err != nil {
 		return c, err
 	}
 	from, _, err := src.open(unix.O_PATH)
@@ -167,12 +176,12 @@ func (s *Stager) dir(dst sys.At, src Source, m Meta, opt ObjectOptions) (c Copy,
 		return c, err
 	}
 	defer sys.Close(from)
-	c.Stat, err = setAttrs(dst, sys.Fd(from), m, opt)
+	c.Ino, err = setAttrs(dst, sys.Fd(from), m, opt)
 	return c, err
 }
 
 func (s *Stager) symlink(dst sys.At, src Source, m Meta, opt ObjectOptions) (c Copy, err error) {
-	c.At = dst
+	c.At, c.Fd = dst, -1
 	if src.Stat.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return c, fmt.Errorf("target of something that is no symbolic link: %w", unix.EINVAL)
 	}
@@ -188,7 +197,7 @@ func (s *Stager) symlink(dst sys.At, src Source, m Meta, opt ObjectOptions) (c C
 	if err := step("create", sys.Symlink(target, dst), afterCreate); err != nil {
 		return c, err
 	}
-	c.Stat, err = setAttrs(dst, sys.Fd(from), m, opt)
+	c.Ino, err = setAttrs(dst, sys.Fd(from), m, opt)
 	return c, err
 }
 
@@ -196,7 +205,7 @@ func (s *Stager) symlink(dst sys.At, src Source, m Meta, opt ObjectOptions) (c C
 //
 // What stands for character device 0:0 is EPERM: the device itself would be a whiteout.
 func (s *Stager) special(dst sys.At, src Source, m Meta, opt ObjectOptions) (c Copy, err error) {
-	c.At = dst
+	c.At, c.Fd = dst, -1
 	if whiteout.IsDevice(m.Mode, m.Rdev) {
 		return c, fmt.Errorf("create: character device 0:0 is a whiteout: %w", unix.EPERM)
 	}
@@ -208,6 +217,6 @@ func (s *Stager) special(dst sys.At, src Source, m Meta, opt ObjectOptions) (c C
 		return c, err
 	}
 	defer sys.Close(from)
-	c.Stat, err = setAttrs(dst, sys.Fd(from), m, opt)
+	c.Ino, err = setAttrs(dst, sys.Fd(from), m, opt)
 	return c, err
 }

@@ -160,8 +160,8 @@ func testSparse(t *testing.T, e *env) {
 			t.Errorf("at %d: %q, %v", off, buf, err)
 		}
 	}
-	if c.Stat.Blocks > 1024 { // 512-byte blocks
-		t.Errorf("the copy takes %d blocks", c.Stat.Blocks)
+	if st := stat(t, c.At); st.Blocks > 1024 { // 512-byte blocks
+		t.Errorf("the copy takes %d blocks", st.Blocks)
 	}
 }
 
@@ -305,18 +305,18 @@ func testXattrOptions(t *testing.T, e *env) {
 	c = e.objectAs(t, src, m, copyup.ObjectOptions{Limit: -1, KeepXattr: keep})
 	checkXattrs(t, c, map[string]string{"user.b": "2"})
 
-	var marked unix.Stat_t
-	mark := func(a sys.At, st *unix.Stat_t) error {
-		marked = *st
+	var marked uint64
+	mark := func(a sys.At, ino uint64) error {
+		marked = ino
 		return sys.Setxattr(a, "user.lamina.mark", []byte("m"), 0)
 	}
 	c = e.objectAs(t, src, m, copyup.ObjectOptions{Limit: 0, KeepXattr: keep, Mark: mark})
 	checkXattrs(t, c, map[string]string{"user.b": "2", "user.lamina.mark": "m"})
-	if marked.Ino != c.Stat.Ino {
-		t.Errorf("Mark was told of inode %d, the copy is %d", marked.Ino, c.Stat.Ino)
+	if marked != c.Ino {
+		t.Errorf("Mark was told of inode %d, the copy is %d", marked, c.Ino)
 	}
 
-	mark = func(sys.At, *unix.Stat_t) error { return unix.EDQUOT }
+	mark = func(sys.At, uint64) error { return unix.EDQUOT }
 	_, err := e.s.Object(src, m, copyup.ObjectOptions{Limit: -1, Mark: mark})
 	wantErr(t, err, unix.EDQUOT, "copy up: mark")
 }
@@ -451,9 +451,10 @@ func testSpecial(t *testing.T, e *env) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkMeta(t, &c.Stat, m)
-		if c.Stat.Size != 0 {
-			t.Errorf("what stands for the %s has %d bytes", name, c.Stat.Size)
+		st := stat(t, c.At)
+		checkMeta(t, &st, m)
+		if st.Size != 0 {
+			t.Errorf("what stands for the %s has %d bytes", name, st.Size)
 		}
 		e.s.Discard(c.At)
 	}
@@ -486,8 +487,9 @@ func testAnonymous(t *testing.T, e *env) {
 	}
 	defer sys.Close(fd)
 	e.workEmpty(t)
-	checkMeta(t, &c.Stat, copyup.MetaOf(&src.Stat))
-	if st := stat(t, sys.Fd(fd)); st != c.Stat || st.Nlink != 0 || c.At != sys.Fd(fd) {
+	st := stat(t, sys.Fd(fd))
+	checkMeta(t, &st, copyup.MetaOf(&src.Stat))
+	if st.Ino != c.Ino || st.Nlink != 0 || c.At != sys.Fd(fd) || c.Fd != -1 {
 		t.Errorf("copy %+v, stat(2) says %+v", c, st)
 	}
 	if hash(t, sys.Fd(fd), src.Stat.Size) != want {
@@ -517,4 +519,42 @@ func testByDescriptor(t *testing.T, e *env) {
 		e.objectAs(t, src, copyup.MetaOf(&src.Stat), copyup.ObjectOptions{Limit: -1})
 		sys.Close(fd)
 	}
+}
+
+// TestKeepOpen: the copy's descriptor reads and writes it, and is not left open by a copy that fails.
+func TestKeepOpen(t *testing.T) {
+	dir := t.TempDir()
+	e := newEnv(t, dir, dir)
+	e.write(t, "f", "content")
+	src := e.source(t, "f")
+	opt := copyup.ObjectOptions{Limit: -1, KeepOpen: true}
+	c := e.objectAs(t, src, copyup.MetaOf(&src.Stat), opt)
+	defer sys.Close(c.Fd)
+	if st := stat(t, sys.Fd(c.Fd)); st.Ino != c.Ino {
+		t.Errorf("descriptor of inode %d, the copy is %d", st.Ino, c.Ino)
+	}
+	buf := make([]byte, 8)
+	if n, err := unix.Pread(c.Fd, buf, 0); string(buf[:n]) != "content" || err != nil {
+		t.Errorf("read: %q, %v", buf[:n], err)
+	}
+	if _, err := unix.Pwrite(c.Fd, []byte("x"), 0); err != nil {
+		t.Errorf("write: %v", err)
+	}
+
+	before := descriptors(t)
+	opt.Mark = func(sys.At, uint64) error { return unix.EDQUOT }
+	_, err := e.s.Object(src, copyup.MetaOf(&src.Stat), opt)
+	wantErr(t, err, unix.EDQUOT, "copy up: ")
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors open after the failure, %d before", after, before)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
 }

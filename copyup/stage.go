@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/laminafs/lamina/internal/sys"
@@ -25,6 +26,8 @@ type Options struct {
 type Stager struct {
 	o    Options
 	last atomic.Uint64 // number of the name last given out
+
+	noClone sync.Map // st_dev of filesystems that share no blocks with the upper's
 }
 
 // NewStager returns a Stager for the directory. Clean it before the first use.

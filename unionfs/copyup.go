@@ -3,6 +3,7 @@ package unionfs
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/laminafs/lamina/copyup"
 	"github.com/laminafs/lamina/internal/fault"
@@ -42,7 +43,7 @@ func (fs *FS) copyUp(n *node, limit int64) error {
 }
 
 // copyUpFor is copyUp as a part of a change that may yet fail, and adds to c what it copied.
-func (fs *FS) copyUpFor(c *copies, n *node, limit int64) error {
+func (fs *FS) copyUpFor(c *copies, n *node, limit int64) (err error) {
 	if n.claim(c) {
 		return nil
 	}
@@ -57,19 +58,40 @@ func (fs *FS) copyUpFor(c *copies, n *node, limit int64) error {
 	if err := fs.copyUpParent(c, n); err != nil {
 		return err
 	}
-	staged, err := fs.stageCopy(n, limit)
+	start := time.Now()
+	var staged copyup.Copy
+	defer func() { fs.counts.copied(start, staged.Bytes, err) }()
+	staged, err = fs.stageCopy(n, limit)
 	if err != nil {
 		return fmt.Errorf("copy up: %w", err)
 	}
 	if err = faultPlace.Hit(); err == nil {
 		err = fs.placeCopy(c, n, staged)
 	}
+	fs.keepFile(n, staged.Fd, err == nil)
 	if err != nil {
 		fs.stage.Discard(staged.At)
-		fs.dropOrigin(staged.Stat.Ino)
+		fs.dropOrigin(staged.Ino)
 		return fmt.Errorf("copy up: put in place: %w", err)
 	}
 	return nil
+}
+
+// keepFile makes the descriptor by which the copy of n was made the one for IO, or closes it where the copy is not in
+// place after all, or n has another by now. fd is -1 where there is none.
+func (fs *FS) keepFile(n *node, fd int, placed bool) {
+	if fd < 0 {
+		return
+	}
+	f := &openFile{flags: unix.O_RDWR}
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	if !placed || !n.up || !n.file.CompareAndSwap(nil, f) {
+		sys.Close(fd)
+		return
+	}
+	fs.fds.install(&f.fd, fd)
+	fs.fds.release(&f.fd)
 }
 
 // copyUpParent copies up the directory in which n's copy will be, if n has a name.
@@ -104,7 +126,8 @@ func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
 		return c, err
 	}
 	src := copyup.Source{At: at, Stat: st}
-	if n.dir == nil && st.Size > 0 && limit != 0 {
+	plain := n.isPlain()
+	if n.dir == nil && st.Size > 0 && limit != 0 && !plain {
 		fd, err := fs.openMetacopy(n.lower, at, &st)
 		if err != nil {
 			return c, err
@@ -124,9 +147,10 @@ func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
 	meta.Atime, meta.Mtime = st.Atim, st.Mtim
 	opt := copyup.ObjectOptions{
 		Limit:     limit,
-		SkipXattr: fs.cfg.NoXattr,
+		SkipXattr: fs.cfg.NoXattr || plain,
 		KeepXattr: fs.copiesXattr,
-		Mark: func(at sys.At, made *unix.Stat_t) error {
+		KeepOpen:  n.kind() == unix.S_IFREG && !fs.cfg.NoAtime, // who asks for the copy is about to write to it
+		Mark: func(at sys.At, ino uint64) error {
 			if over != nil {
 				if err := fs.writeOverride(at, *over); err != nil {
 					return err
@@ -135,7 +159,7 @@ func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
 			if n.dir == nil && st.Nlink > 1 && fs.cfg.NoIndex {
 				return nil // one of several names, which goes its own way from here: an object of its own
 			}
-			return fs.setOrigin(at, made.Ino, whiteout.Origin{Device: l.device, Ino: st.Ino}, fs.readable(meta.Mode))
+			return fs.setOrigin(at, ino, whiteout.Origin{Device: l.device, Ino: st.Ino}, fs.readable(meta.Mode))
 		},
 	}
 	return fs.stage.Object(src, meta, opt)
@@ -240,7 +264,9 @@ func (fs *FS) switched(c *copies, up *dir, was copied) {
 		fs.ownIno(n)
 	}
 	e.layer = 0
-	n.xattrs.Store(xattrsSome) // the origin
+	if !n.isPlain() { // the origin is never shown
+		n.xattrs.Store(xattrsSome)
+	}
 	n.changed()
 	d.parent.changed()
 }
@@ -292,8 +318,8 @@ func (fs *FS) indexCopy(was *copied, c copyup.Copy) (sys.At, error) {
 		return at, err
 	}
 	fs.links.mu.Lock()
-	n.hard().up, n.hard().ino, n.hard().saved = true, c.Stat.Ino, true
-	fs.links.upper[c.Stat.Ino], n.own().linked = n, c.Stat.Ino
+	n.hard().up, n.hard().ino, n.hard().saved = true, c.Ino, true
+	fs.links.upper[c.Ino], n.own().linked = n, c.Ino
 	fs.links.mu.Unlock()
 	return at, nil
 }

@@ -101,7 +101,7 @@ func (fs *FS) openNode(n *node, flags int) (fd, got int, err error) {
 		if err != nil {
 			return -1, 0, err
 		}
-		fd, err = fs.metacopyOf(fd, n.lower, at)
+		fd, err = fs.metacopyOf(n, fd, at)
 		return fd, unix.O_RDONLY, err
 	}
 	extra := 0
@@ -174,8 +174,8 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	if in.Flags&unix.O_NOATIME != 0 && n.up && !fs.cfg.NoAtime {
 		return fs.readNoAtime(n, int64(in.Offset), buf)
 	}
-	got := 0
-	for got < len(buf) {
+	got, size := 0, fs.sizeOf(n)
+	for got < len(buf) && int64(in.Offset)+int64(got) != size {
 		k, err := unix.Pread(d.fd, buf[got:], int64(in.Offset)+int64(got))
 		if err == unix.EINTR {
 			continue
@@ -192,6 +192,16 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 		n.changed() // the access time
 	}
 	return fuse.ReadResultData(buf[:got]), fuse.OK
+}
+
+// sizeOf returns the size of a file that cannot get another one, in bytes; -1 where it could, or is not known without
+// asking. Precondition: n.loc is held.
+func (fs *FS) sizeOf(n *node) int64 {
+	var a fuse.Attr
+	if n.up || !fs.attrs.get(n, &a) {
+		return -1
+	}
+	return int64(a.Size)
 }
 
 // readNoAtime reads for somebody who opened the file with O_NOATIME. Precondition: n.loc is held shared.

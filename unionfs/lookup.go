@@ -101,9 +101,12 @@ func (fs *FS) childLocked(p *node, name string) (*node, error) {
 
 // readIndex returns the directory's index, filled, with its lock held shared until unlock is called.
 func (fs *FS) readIndex(n *node) (x *index, unlock func(), err error) {
-	for {
+	for made := false; ; made = true {
 		n.dir.mu.RLock()
 		if n.dir.index != nil {
+			if !made {
+				fs.counts.indexHits.Add(1)
+			}
 			return n.dir.index, n.dir.mu.RUnlock, nil
 		}
 		n.dir.mu.RUnlock()
@@ -207,11 +210,14 @@ func (fs *FS) makeNode(p *node, e *entry) (*node, error) {
 	return n, nil
 }
 
+// xattrsOf returns what the names of all its extended attributes say of an object.
 func xattrsOf(names []string) uint32 {
-	if len(names) == 0 {
-		return xattrsNone
+	for _, name := range names {
+		if _, ok := whiteout.Shown(name); ok || whiteout.MeansMetacopy(name) {
+			return xattrsSome
+		}
 	}
-	return xattrsSome
+	return xattrsNone
 }
 
 // makeDirNode makes n the node of a directory: entry e of p, found in d.

@@ -24,6 +24,11 @@ func (fs *FS) openMetacopy(d *dir, at sys.At, st *unix.Stat_t) (int, error) {
 	if err != nil || !whiteout.IsMetacopy(names) {
 		return -1, err
 	}
+	return fs.searchData(d, at, st, names)
+}
+
+// searchData is openMetacopy for a file whose attributes are called names, which say that it is one.
+func (fs *FS) searchData(d *dir, at sys.At, st *unix.Stat_t, names []string) (int, error) {
 	s := dataSearch{fs: fs, size: st.Size}
 	redirect, meta, err := whiteout.ReadMetacopy(at, names)
 	if err == nil && meta {
@@ -38,20 +43,28 @@ func (fs *FS) openMetacopy(d *dir, at sys.At, st *unix.Stat_t) (int, error) {
 	return s.fd, nil
 }
 
-// metacopyOf returns the descriptor to read the data of the lower file at from: fd, which is open on the file itself, or
-// another one for it.
-func (fs *FS) metacopyOf(fd int, d *dir, at sys.At) (int, error) {
-	st, err := sys.Stat(sys.Fd(fd))
+// metacopyOf returns the descriptor to read the data of the lower file at, which is n's content, from: fd, which is open
+// on the file itself, or another one for it. Precondition: n.loc is held.
+func (fs *FS) metacopyOf(n *node, fd int, at sys.At) (int, error) {
+	if n.isPlain() {
+		return fd, nil
+	}
+	names, err := sys.XattrNames(sys.Fd(fd))
 	if err == nil {
-		var data int
-		if data, err = fs.openMetacopy(d, at, &st); err == nil && data < 0 {
+		n.xattrs.Store(xattrsOf(names)) // nobody adds one to a lower file, and with loc held it stays that
+		if !whiteout.IsMetacopy(names) {
 			return fd, nil
 		}
-		sys.Close(fd)
-		return data, err
 	}
-	sys.Close(fd)
-	return -1, err
+	defer sys.Close(fd)
+	if err != nil {
+		return -1, err
+	}
+	st, err := sys.Stat(sys.Fd(fd))
+	if err != nil {
+		return -1, err
+	}
+	return fs.searchData(n.lower, at, &st, names)
 }
 
 // fillBlocks corrects the number of blocks that a lower file shows: with none at all, tar(1) would take a metacopy for a

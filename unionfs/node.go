@@ -114,7 +114,7 @@ type dirState struct {
 	final *unix.Stat_t
 }
 
-// What is known of a node's extended attributes. Only who knows that no other has added one meanwhile, since the
+// What is known of a node's extended attributes: xattrsNone says that it has none that are shown, and is no metacopy. Only who knows that no other has added one meanwhile, since the
 // object is new or loc is held exclusively, may store xattrsNone.
 const (
 	xattrsUnknown = iota

@@ -63,7 +63,7 @@ func (fs *FS) noACL(attr string) bool {
 	return fs.cfg.NoACL && (attr == aclAccess || attr == aclDefault)
 }
 
-// isPlain reports whether the object is known to have no extended attributes.
+// isPlain reports whether the object is known to have no extended attributes but those of the union itself.
 func (n *node) isPlain() bool { return n.xattrs.Load() == xattrsNone }
 
 // learnXattrs finds out, once, whether the object has extended attributes.
@@ -75,12 +75,12 @@ func (fs *FS) learnXattrs(n *node) error {
 		return err
 	}
 	defer release()
-	size, err := sys.Listxattr(at, nil)
-	if err == nil && size == 0 || err == unix.ENOTSUP {
-		n.xattrs.Store(xattrsNone)
-	} else {
+	names, err := sys.XattrNames(at)
+	if err != nil {
 		n.xattrs.Store(xattrsSome)
+		return nil
 	}
+	n.xattrs.Store(xattrsOf(names))
 	return nil
 }
 

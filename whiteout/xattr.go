@@ -176,12 +176,12 @@ func ReadMetacopy(file sys.At, names []string) (redirect string, meta bool, err 
 // IsMetacopy reports whether a regular file among whose attributes are names says, in whatever way, that it holds no
 // data of its own.
 func IsMetacopy(names []string) bool {
-	for _, n := range names {
-		if n == userOverlay+"metacopy" || n == trustedOverlay+"metacopy" {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(names, MeansMetacopy)
+}
+
+// MeansMetacopy reports whether the attribute says so.
+func MeansMetacopy(attr string) bool {
+	return attr == userOverlay+"metacopy" || attr == trustedOverlay+"metacopy"
 }
 
 // setBoth sets the overlay attribute in both namespaces, so that kernel overlayfs reads it with userxattr and

@@ -173,15 +173,14 @@ func Chown(a At, uid, gid int) error {
 
 // Utimens sets access and modification time; UTIME_NOW and UTIME_OMIT as in utimensat(2).
 func Utimens(a At, atime, mtime unix.Timespec) error {
-	if a.Name == "" {
-		// utimensat(2) takes AT_EMPTY_PATH since 5.8 only.
-		return retry(func() error {
-			return unix.UtimesNanoAt(unix.AT_FDCWD, a.proc(), []unix.Timespec{atime, mtime}, 0)
-		})
-	}
-	return retry(func() error {
-		return unix.UtimesNanoAt(a.Dirfd, a.Name, []unix.Timespec{atime, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+	times := [...]unix.Timespec{atime, mtime}
+	err := retry(func() error {
+		return unix.UtimesNanoAt(a.Dirfd, a.Name, times[:], unix.AT_SYMLINK_NOFOLLOW|a.emptyFlag())
 	})
+	if err == unix.EINVAL && a.Name == "" { // utimensat(2) takes AT_EMPTY_PATH since 5.8 only
+		return retry(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, a.proc(), times[:], 0) })
+	}
+	return err
 }
 
 // Mkdir makes the directory a with exactly the permission bits in mode where the parent has no default ACL: the

@@ -16,7 +16,7 @@ import (
 type counts struct {
 	n             [opCount]atomic.Uint64
 	errors        [opCount][errnos]atomic.Uint64
-	read, written atomic.Uint64 // bytes
+	read, written atomic.Uint64          // bytes
 	timing        atomic.Pointer[timing] // nil while nobody wants to know
 }
 

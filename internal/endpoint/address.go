@@ -14,7 +14,7 @@ import (
 
 // Address is a TCP port or a Unix socket.
 type Address struct {
-	Path string         // of a Unix socket, absolute; empty for a port
+	Path string         // of a Unix socket; empty for a port
 	Port netip.AddrPort // where Path is empty
 }
 
@@ -22,7 +22,7 @@ type Address struct {
 const maxPath = 107
 
 // Parse reads "unix:PATH" and "ADDRESS:PORT". The address is a number or localhost, and is not left out: who wants to be
-// reached by the network says so. A relative path begins at the working directory.
+// reached by the network says so.
 func Parse(s string) (Address, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		return parsePath(path)
@@ -32,7 +32,7 @@ func Parse(s string) (Address, error) {
 	case err != nil:
 		return Address{}, errors.New("want unix:PATH or 127.0.0.1:PORT")
 	case host == "":
-		return Address{}, errors.New("no address: want 127.0.0.1:" + port + ", or 0.0.0.0:" + port + " for the whole network")
+		return Address{}, errors.New("no address: want 127.0.0.1:PORT, or 0.0.0.0:PORT for the whole network")
 	case host == "localhost":
 		host = "127.0.0.1"
 	}
@@ -51,14 +51,16 @@ func parsePath(path string) (Address, error) {
 	if path == "" {
 		return Address{}, errors.New("no path behind unix:")
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return Address{}, err
+	return Address{Path: path}, nil
+}
+
+// Abs is the address from any working directory.
+func (a Address) Abs() (Address, error) {
+	if a.Path == "" {
+		return a, nil
 	}
-	if len(abs) > maxPath {
-		return Address{}, fmt.Errorf("the path of a socket has at most %d bytes", maxPath)
-	}
-	return Address{Path: abs}, nil
+	path, err := filepath.Abs(a.Path)
+	return Address{Path: path}, err
 }
 
 // String is what Parse reads.

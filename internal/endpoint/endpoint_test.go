@@ -15,16 +15,12 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	wd, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
 	tests := []struct {
 		in, want string // want begins with "error: " for one
 		local    bool
 	}{
 		{"unix:/run/x.sock", "unix:/run/x.sock", true},
-		{"unix:x.sock", "unix:" + wd + "/x.sock", true},
+		{"unix:x.sock", "unix:x.sock", true},
 		{"unix:/a:b,c", "unix:/a:b,c", true},
 		{"127.0.0.1:9000", "127.0.0.1:9000", true},
 		{"127.9.9.9:9000", "127.9.9.9:9000", true},
@@ -37,13 +33,12 @@ func TestParse(t *testing.T) {
 		{"", "error: want unix:PATH or 127.0.0.1:PORT", false},
 		{"9000", "error: want unix:PATH or 127.0.0.1:PORT", false},
 		{"/run/x.sock", "error: want unix:PATH or 127.0.0.1:PORT", false},
-		{":9000", "error: no address: want 127.0.0.1:9000, or 0.0.0.0:9000 for the whole network", false},
+		{":9000", "error: no address: want 127.0.0.1:PORT, or 0.0.0.0:PORT for the whole network", false},
 		{"example.org:80", `error: address "example.org": want a number, 127.0.0.1 for example`, false},
 		{"127.0.0.1:0", `error: port "0": want 1 to 65535`, false},
 		{"127.0.0.1:65536", `error: port "65536": want 1 to 65535`, false},
 		{"127.0.0.1:http", `error: port "http": want 1 to 65535`, false},
 		{"unix:", "error: no path behind unix:", false},
-		{"unix:/" + strings.Repeat("x", 107), "error: the path of a socket has at most 107 bytes", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.in, func(t *testing.T) {
@@ -61,6 +56,32 @@ func TestParse(t *testing.T) {
 				t.Errorf("read again it is %s, %v", again, err)
 			}
 		})
+	}
+}
+
+func TestAbs(t *testing.T) {
+	t.Chdir(t.TempDir())
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]string{
+		"unix:x/s": "unix:" + wd + "/x/s", "unix:/x": "unix:/x", "127.0.0.1:1": "127.0.0.1:1",
+	} {
+		a, err := Parse(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err = a.Abs(); err != nil || a.String() != want {
+			t.Errorf("%s is %s, %v", in, a, err)
+		}
+	}
+}
+
+func TestPathThatIsTooLong(t *testing.T) {
+	_, err := Listen(Address{Path: "/" + strings.Repeat("x", 107)})
+	if err == nil || !strings.HasSuffix(err.Error(), ": the path of a socket has at most 107 bytes") {
+		t.Error(err)
 	}
 }
 

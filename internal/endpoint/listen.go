@@ -57,6 +57,9 @@ type socket struct {
 }
 
 func listenUnix(path string) (_ net.Listener, err error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("the path of a socket has at most %d bytes", maxPath)
+	}
 	dir, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
 		return nil, err

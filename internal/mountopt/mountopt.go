@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/endpoint"
 	"github.com/laminafs/lamina/unionfs"
 	"github.com/laminafs/lamina/unionfs/transport"
 	"github.com/laminafs/lamina/whiteout"
@@ -37,6 +38,9 @@ type Options struct {
 
 	// Debug logs every request.
 	Debug bool
+
+	// Metrics is where the mount's figures are served, nil for nowhere.
+	Metrics *endpoint.Address
 
 	// Warnings are sentences about options that were left out of account.
 	Warnings []string
@@ -349,7 +353,18 @@ var options = map[string]option{
 		return nil
 	},
 	"fsname": func(o *Options, v string, _ bool) error { return path(&o.Mount.FSName, v) },
-	"debug":  func(o *Options, v string, has bool) error { return boolean(&o.Debug, v, has) },
+	"metrics": func(o *Options, v string, _ bool) error {
+		a, err := endpoint.Parse(unescape(v))
+		if err != nil {
+			return err
+		}
+		if !a.Local() {
+			o.warn("metrics=%s: whoever reaches this machine can read them", a)
+		}
+		o.Metrics = &a
+		return nil
+	},
+	"debug": func(o *Options, v string, has bool) error { return boolean(&o.Debug, v, has) },
 
 	// mount(8) asks its helpers for this too, and we would mount once more on top.
 	"remount": func(*Options, string, bool) error { return reason("not by us: use mount -i -o remount") },

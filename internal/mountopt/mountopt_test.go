@@ -205,6 +205,19 @@ func TestMountOptions(t *testing.T) {
 	}
 }
 
+func TestMetrics(t *testing.T) {
+	if o := parse(t); o.Metrics != nil {
+		t.Errorf("without being asked: %v", o.Metrics)
+	}
+	for arg, want := range map[string]string{
+		`metrics=unix:/a\,b\:c`: "unix:/a,b:c", "metrics=[::1]:9": "[::1]:9", "metrics=127.0.0.1:1,metrics=127.0.0.1:2": "127.0.0.1:2",
+	} {
+		if o := parse(t, arg); o.Metrics == nil || o.Metrics.String() != want || len(o.Warnings) > 0 {
+			t.Errorf("%s: %v, warnings %q", arg, o.Metrics, o.Warnings)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	tests := []struct{ arg, want string }{
 		{"lowerdir=", "lowerdir: no layer in it"},
@@ -229,6 +242,9 @@ func TestErrors(t *testing.T) {
 		{"timeout=-1", "timeout=-1: want seconds"},
 		{"timeout=nan", "timeout=nan: want seconds"},
 		{"transport=pigeon", "transport=pigeon: want auto, loop, gofuse"},
+		{"metrics=9000", "metrics=9000: want unix:PATH or 127.0.0.1:PORT"},
+		{"metrics=:9000", "metrics=:9000: no address: want 127.0.0.1:PORT, or 0.0.0.0:PORT for the whole network"},
+		{"metrics", "metrics: want unix:PATH or 127.0.0.1:PORT"},
 		{"max_write=1", "max_write=1: want bytes, 4096 to 1048576"},
 		{"max_write=2097152", "max_write=2097152: want bytes, 4096 to 1048576"},
 		{"fsync=maybe", "fsync=maybe: want 0 or 1, off or on"},
@@ -261,6 +277,7 @@ func TestWarnings(t *testing.T) {
 		{"bogus=1", "unknown option bogus=1: ignored"},
 		{"metacopy=on", "unknown option metacopy=on: ignored"},
 		{"Lowerdir=/x", "unknown option Lowerdir=/x: ignored"},
+		{"metrics=0.0.0.0:9", "metrics=0.0.0.0:9: whoever reaches this machine can read them"},
 		{"workdir=/w", "workdir=/w: ignored without upperdir"},
 		{"a\nb", `unknown option "a\nb": ignored`},
 	}

@@ -111,10 +111,20 @@ func (w *worker) handle(in, data, out []byte) (n int, status fuse.Status, reply 
 
 // operation is what handles the request here, nil where go-fuse does.
 func (w *worker) operation(h *fuse.InHeader, n int) func(*worker) fuse.Status {
-	if h.Opcode >= codeCount || h.TotalExtlen != 0 || w.d.opts.Debug || n < inSizes[h.Opcode] {
+	if h.Opcode >= codeCount || h.TotalExtlen != 0 || w.d.opts.Debug {
 		return nil
 	}
-	return operations[h.Opcode]
+	op := operations[h.Opcode]
+	if op != nil && n < inSizes[h.Opcode] {
+		return (*worker).tooShort
+	}
+	return op
+}
+
+func (w *worker) tooShort() fuse.Status {
+	h := input[fuse.InHeader](w)
+	w.d.log.Printf("opcode %d in a request of %d bytes", h.Opcode, len(w.in))
+	return fuse.EIO
 }
 
 // toServer lets go-fuse handle the request.

@@ -238,6 +238,9 @@ func (r *reader) read() (int, unix.Errno) {
 			if n >= headerSize {
 				return n, 0
 			}
+			if n == 0 {
+				return 0, unix.ENODEV // as an end of file: the device has none
+			}
 			r.l.d.log.Printf("a request of %d bytes is no request", n)
 		case unix.EINTR, unix.ENOENT: // ENOENT: who asked has given up meanwhile
 		case unix.EAGAIN: // the descriptor was passed to us like that

@@ -22,6 +22,10 @@ import (
 type Options struct {
 	// NoSystemd does not ask systemd for a scope where it could be had.
 	NoSystemd bool
+
+	// Parent is the cgroup that the container's lies in, below the top of each hierarchy for root, and below the caller's
+	// own for others; with systemd the name of a slice. Empty is where all containers lie.
+	Parent string
 }
 
 // Group is one container's cgroup. Its methods may be called from several goroutines.

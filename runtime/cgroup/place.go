@@ -37,7 +37,14 @@ func (m *machine) place(id string, o Options) (p place, why string) {
 		if h == nil || !m.wantV1(c) {
 			continue
 		}
-		if base := m.baseV1(h); base != "" {
+		base := m.baseV1(h)
+		if base != "" && o.Parent != "" {
+			if outerUID() == 0 && base == filepath.Join(h.mount, folder) {
+				base = h.mount
+			}
+			base = filepath.Join(base, filepath.Clean("/"+o.Parent))
+		}
+		if base != "" {
 			p.Paths[c] = filepath.Join(base, id)
 		}
 	}
@@ -156,7 +163,7 @@ func (m *machine) placeV2(id string, o Options) (place, string) {
 	h := m.at(unified)
 	var whys []string
 	if !o.NoSystemd {
-		p, err := m.scope(h, id)
+		p, err := m.scope(h, id, o.Parent)
 		if err == nil {
 			return p, ""
 		}
@@ -169,7 +176,26 @@ func (m *machine) placeV2(id string, o Options) (place, string) {
 		whys = append(whys, err.Error())
 		return place{Version: VersionV2}, strings.Join(whys, "; ")
 	}
+	if o.Parent != "" {
+		if base, err = nest(base, o.Parent); err != nil {
+			return place{Version: VersionV2}, err.Error()
+		}
+	}
 	return place{Version: VersionV2, Paths: map[string]string{unified: filepath.Join(base, groupName(id))}}, ""
+}
+
+// nest makes the cgroup parent below base, which has its controllers, and passes them on.
+func nest(base, parent string) (string, error) {
+	for name := range strings.SplitSeq(strings.Trim(filepath.Clean("/"+parent), "/"), "/") {
+		base = filepath.Join(base, name)
+		if err := os.Mkdir(base, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", fmt.Errorf("--cgroup-parent: %w", err)
+		}
+		if err := enable(base); err != nil {
+			return "", fmt.Errorf("--cgroup-parent: %w", err)
+		}
+	}
+	return base, nil
 }
 
 // groupName is the directory of a container below a cgroup that has others besides.

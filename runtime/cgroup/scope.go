@@ -29,13 +29,13 @@ func unitName(id string) string { return "lamina-" + id + ".scope" }
 
 func inUserNamespace() bool { return userns.RunningInUserNS() }
 
-// scope asks systemd for a scope with the calling process in it, moves that to a child, and returns the place beside it.
+// scope asks systemd for a scope, in a slice if one is named, with the calling process in it, moves that to a child, and returns the place beside it.
 // A monitor that restarts its container is in the scope already.
-func (m *machine) scope(h *hierarchy, id string) (place, error) {
+func (m *machine) scope(h *hierarchy, id, slice string) (place, error) {
 	unit := unitName(id)
 	dir, ok := insideUnit(h.own, unit)
 	if !ok {
-		own, err := startScope(h, unit, id)
+		own, err := startScope(h, unit, id, slice)
 		if err != nil {
 			return place{}, err
 		}
@@ -58,7 +58,7 @@ func insideUnit(path, unit string) (string, bool) {
 }
 
 // startScope has systemd make the scope and move us into it. own is the cgroup that we are in afterwards.
-func startScope(h *hierarchy, unit, id string) (own string, err error) {
+func startScope(h *hierarchy, unit, id, slice string) (own string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), scopeTimeout)
 	defer cancel()
 	conn, user, err := dialSystemd(ctx)
@@ -67,9 +67,14 @@ func startScope(h *hierarchy, unit, id string) (own string, err error) {
 	}
 	defer conn.Close()
 
-	slice := "system.slice"
-	if user {
+	switch {
+	case slice != "" && !strings.HasSuffix(slice, ".slice"):
+		return "", errors.New(`cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"`)
+	case slice != "":
+	case user:
 		slice = "user.slice"
+	default:
+		slice = "system.slice"
 	}
 	property := func(name string, v any) systemd.Property {
 		return systemd.Property{Name: name, Value: dbus.MakeVariant(v)}

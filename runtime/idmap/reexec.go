@@ -23,6 +23,16 @@ const envIdentity = "_LAMINA_IDENTITY"
 //
 // Errors: code is 125, and err says what is missing and how to get it.
 func (id *Identity) Reexec(argv0 string) (code int, err error) {
+	return id.reexec(argv0, func(cmd *exec.Cmd) error { return Start(cmd, id.UIDs, id.GIDs, unix.CLONE_NEWNS) })
+}
+
+// ReexecBeside is Reexec into the user namespace that the process pid is in, one of the caller's: over what was made in
+// it no other one has power. The mount namespace stays the caller's.
+func (id *Identity) ReexecBeside(argv0 string, pid int) (code int, err error) {
+	return id.reexec(argv0, func(cmd *exec.Cmd) error { return StartBeside(cmd, pid) })
+}
+
+func (id *Identity) reexec(argv0 string, start func(*exec.Cmd) error) (code int, err error) {
 	if id.Kind == Root {
 		return 125, errors.New("run in a user namespace: already root")
 	}
@@ -46,7 +56,7 @@ func (id *Identity) Reexec(argv0 string) (code int, err error) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, forwarded...)
 	defer signal.Stop(signals)
-	if err := Start(cmd, id.UIDs, id.GIDs, unix.CLONE_NEWNS); err != nil {
+	if err := start(cmd); err != nil {
 		return 125, err
 	}
 	done := make(chan struct{})

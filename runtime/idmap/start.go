@@ -30,20 +30,8 @@ func Start(cmd *exec.Cmd, uids, gids []specs.LinuxIDMapping, flags uintptr) erro
 	if !mapped(uids, 0) || !mapped(gids, 0) {
 		return errors.New("start in a user namespace: user and group 0 must be mapped")
 	}
-	files, undo, err := stdio(cmd)
-	defer undo()
-	if err != nil {
-		return err
-	}
-	s := sys.Spawn{
-		Path: cmd.Path, Args: cmd.Args, Env: cmd.Environ(), Dir: cmd.Dir, Files: files,
-		Flags: flags | unix.CLONE_NEWUSER, Root: true,
-	}
-	if a := cmd.SysProcAttr; a != nil {
-		s.Setsid, s.Pdeathsig = a.Setsid, a.Pdeathsig
-	}
 	var mapErr error
-	pid, pidfd, err := s.Start(func(pid int) error {
+	err := spawn(cmd, sys.Spawn{Flags: flags | unix.CLONE_NEWUSER}, func(pid int) error {
 		mapErr = WriteMaps(pid, uids, gids)
 		return mapErr
 	})
@@ -52,7 +40,34 @@ func Start(cmd *exec.Cmd, uids, gids []specs.LinuxIDMapping, flags uintptr) erro
 		return mapErr
 	case isClone(err):
 		return thisHost.explain(err)
-	case err != nil:
+	}
+	return err
+}
+
+// StartBeside starts cmd, as Start does, in the user namespace that the process pid is in. It belongs to the caller, who has
+// all capabilities in it (user_namespaces(7), "Capabilities").
+func StartBeside(cmd *exec.Cmd, pid int) error {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if err != nil {
+		return fmt.Errorf("user namespace: %w", err)
+	}
+	defer ns.Close()
+	return spawn(cmd, sys.Spawn{Join: []sys.Join{{Fd: int(ns.Fd()), Types: unix.CLONE_NEWUSER}}}, nil)
+}
+
+// spawn starts cmd as root of the user namespace that s says.
+func spawn(cmd *exec.Cmd, s sys.Spawn, release func(pid int) error) error {
+	files, undo, err := stdio(cmd)
+	defer undo()
+	if err != nil {
+		return err
+	}
+	s.Path, s.Args, s.Env, s.Dir, s.Files, s.Root = cmd.Path, cmd.Args, cmd.Environ(), cmd.Dir, files, true
+	if a := cmd.SysProcAttr; a != nil {
+		s.Setsid, s.Pdeathsig = a.Setsid, a.Pdeathsig
+	}
+	pid, pidfd, err := s.Start(release)
+	if err != nil {
 		return fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	defer sys.Close(pidfd)

@@ -23,7 +23,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +53,7 @@ type Volume struct {
 	Name      string
 	CreatedAt time.Time
 	Labels    map[string]string
+	Options   map[string]string // as given to Create
 	Anonymous bool
 
 	dir string
@@ -63,6 +63,7 @@ type Volume struct {
 type options struct {
 	CreatedAt time.Time
 	Labels    map[string]string `json:",omitempty"`
+	Options   map[string]string `json:",omitempty"`
 	Anonymous bool              `json:",omitempty"`
 	Filled    bool              `json:",omitempty"` // what the image has at its place was copied, or there was nothing to copy
 }
@@ -148,12 +149,12 @@ func random(bytes int) string {
 // Create makes a volume, or returns the one of that name, whose labels stay as they are. Without a name it is anonymous
 // and gets one of 64 digits.
 //
-// Errors: a name that none can have; options, which the local driver here has none of.
+// Errors: a name that none can have; options that cannot be had, or that differ from those of the volume that is there.
 func (s *Store) Create(name string, labels, opts map[string]string) (*Volume, error) {
-	if len(opts) > 0 {
-		return nil, fmt.Errorf("volume option %q: the local driver has no options", slices.Min(slices.Collect(maps.Keys(opts))))
+	if _, err := parseOptions(opts); err != nil {
+		return nil, fmt.Errorf("create volume %s: %w", name, err)
 	}
-	o := options{CreatedAt: time.Now().UTC().Truncate(time.Second), Labels: maps.Clone(labels)}
+	o := options{CreatedAt: time.Now().UTC().Truncate(time.Second), Labels: maps.Clone(labels), Options: maps.Clone(opts)}
 	_, o.Anonymous = labels[AnonymousLabel] // one whose name its container has chosen beforehand
 	if name == "" {
 		name, o.Anonymous = random(32), true
@@ -171,6 +172,9 @@ func (s *Store) Create(name string, labels, opts map[string]string) (*Volume, er
 	}
 	defer l.Close()
 	if v, err := s.read(name); !errors.Is(err, fs.ErrNotExist) {
+		if err == nil && len(opts) > 0 && !maps.Equal(v.Options, opts) {
+			return nil, fmt.Errorf("create volume %s: it exists, with other options", name)
+		}
 		return v, err
 	}
 	s.sweep()
@@ -235,7 +239,7 @@ func (s *Store) read(name string) (*Volume, error) {
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", name, err)
 	}
-	v.CreatedAt, v.Labels, v.Anonymous = o.CreatedAt, o.Labels, o.Anonymous
+	v.CreatedAt, v.Labels, v.Options, v.Anonymous = o.CreatedAt, o.Labels, o.Options, o.Anonymous
 	return v, nil
 }
 
@@ -400,8 +404,12 @@ func (v *Volume) API() volume.Volume {
 	if labels == nil {
 		labels = map[string]string{}
 	}
+	opts := v.Options
+	if opts == nil {
+		opts = map[string]string{}
+	}
 	return volume.Volume{
 		Name: v.Name, Driver: "local", Scope: "local", Mountpoint: v.Mountpoint(), Labels: labels,
-		CreatedAt: v.CreatedAt.Format(time.RFC3339), Options: map[string]string{},
+		CreatedAt: v.CreatedAt.Format(time.RFC3339), Options: opts,
 	}
 }

@@ -28,7 +28,7 @@ func rootCommand(a *app) *cobra.Command {
 			}
 			return cmd.Help()
 		},
-		PersistentPreRunE:     func(cmd *cobra.Command, _ []string) error { return a.enter(cmd) },
+		PersistentPreRunE:     func(cmd *cobra.Command, args []string) error { return a.enter(cmd, args) },
 		DisableFlagsInUseLine: true,
 		TraverseChildren:      true,
 	}
@@ -125,7 +125,7 @@ func withoutStore(root *cobra.Command, names ...string) {
 
 // enter makes an ordinary user's command root of a user namespace: the rest of it happens in a second process, with
 // whose status this one ends. Root goes on.
-func (a *app) enter(cmd *cobra.Command) error {
+func (a *app) enter(cmd *cobra.Command, args []string) error {
 	if cmd.Annotations[annotationNoStore] != "" {
 		return nil
 	}
@@ -145,11 +145,37 @@ func (a *app) enter(cmd *cobra.Command) error {
 		return err
 	}
 	slog.Debug("enter a user namespace", "store", root, "identity", id.Kind, "uids", id.UIDs, "gids", id.GIDs)
-	code, err := id.Reexec(os.Args[0])
+	beside, err := besides(root, cmd, args)
+	if err != nil {
+		return &exitStatus{exitLamina, err}
+	}
+	reexec := id.Reexec
+	if beside != 0 {
+		reexec = func(argv0 string) (int, error) { return id.ReexecBeside(argv0, beside) }
+	}
+	code, err := reexec(os.Args[0])
 	if err != nil {
 		return &exitStatus{exitLamina, err}
 	}
 	return &exitStatus{code: code}
+}
+
+// besides finds the process in whose user namespace the command has to be: that of another container, whose network or
+// processes the one to be started shares. 0 is for none.
+func besides(root string, cmd *cobra.Command, args []string) (pid int, err error) {
+	switch cmd.Name() {
+	case "run":
+		var modes []string
+		for _, name := range []string{"network", "net", "pid"} {
+			if f := cmd.Flag(name); f != nil {
+				modes = append(modes, f.Value.String())
+			}
+		}
+		return container.Beside(root, modes, nil)
+	case "start", "restart":
+		return container.Beside(root, nil, args)
+	}
+	return 0, nil
 }
 
 // command makes a command that takes a store, called by one or several names ("docker container ls, docker ps").

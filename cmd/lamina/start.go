@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/docker/cli/opts"
 	"github.com/spf13/cobra"
 
 	"github.com/laminafs/lamina/runtime/container"
@@ -11,14 +12,23 @@ import (
 
 type startFlags struct {
 	attach, interactive bool
+	all                 bool
+	filter              *opts.FilterOpt
 	detachKeys          string
 }
 
 func (a *app) startCommand() *cobra.Command {
-	var f startFlags
-	cmd := command("start [OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers", between(1, -1),
+	f := startFlags{filter: filterFlag()}
+	cmd := command("start [OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers", between(0, -1),
 		"container start, start", func(cmd *cobra.Command, args []string) error {
 			switch {
+			case f.all:
+				if len(args) > 0 || f.attach || f.interactive {
+					return wrongUsage(cmd, exitError, "lamina: '%s --all' takes no container, and is attached to none", cmd.CommandPath())
+				}
+				return a.startAll(cmd.Context(), filters(f.filter))
+			case len(args) == 0:
+				return between(1, -1)(cmd, args)
 			case !f.attach && !f.interactive:
 				return a.each(args, func(name string) error { return a.startOne(cmd.Context(), name) })
 			case len(args) > 1:
@@ -29,9 +39,41 @@ func (a *app) startCommand() *cobra.Command {
 	set := cmd.Flags()
 	set.BoolVarP(&f.attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
 	set.BoolVarP(&f.interactive, "interactive", "i", false, "Attach container's STDIN")
+	set.BoolVar(&f.all, "all", false, "Start all containers that do not run, but for those that restart unless stopped and were stopped")
+	set.VarP(f.filter, "filter", "f", `With --all, those of them that match (e.g. "restart-policy=always")`)
 	set.StringVar(&f.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 	a.completeContainers(cmd, -1, stopped)
 	return cmd
+}
+
+// startAll is what brings containers back after the machine was started anew: see docs/LAMINA.md.
+func (a *app) startAll(ctx context.Context, filters map[string][]string) error {
+	s, err := a.containers()
+	if err != nil {
+		return err
+	}
+	list, err := s.List(ctx, container.ListOptions{All: true, Filters: filters})
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, sum := range list {
+		c, err := s.Get(sum.ID)
+		if errors.Is(err, container.ErrNotFound) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		start, err := c.Startable()
+		if err != nil {
+			return err
+		}
+		if start {
+			names = append(names, c.Name())
+		}
+	}
+	return a.each(names, func(name string) error { return a.startOne(ctx, name) })
 }
 
 func (a *app) startOne(ctx context.Context, name string) error {

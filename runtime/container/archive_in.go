@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/runtime/idmap"
 )
 
 // treeReader unpacks a tar. Every name is looked up below root, from which nothing leads out (openat2(2)).
@@ -295,7 +296,12 @@ func (t *treeReader) chown(at sys.At, h *tar.Header) error {
 	if t.o.Archive {
 		uid, gid = uint32(h.Uid), uint32(h.Gid)
 	}
-	return sys.Chown(at, int(outside(uid, t.ids.uids)), int(outside(gid, t.ids.gids)))
+	err := sys.Chown(at, int(outside(uid, t.ids.uids)), int(outside(gid, t.ids.gids)))
+	if err == unix.EINVAL && identity().Kind == idmap.Single {
+		// An owner that does not exist here: everything is root's where one ID is mapped, and so is this.
+		return sys.Chown(at, int(outside(0, t.ids.uids)), int(outside(0, t.ids.gids)))
+	}
+	return err
 }
 
 func (t *treeReader) setTime(at sys.At, h *tar.Header) error {

@@ -27,8 +27,8 @@ type CreateOptions struct {
 	// which is in the store; empty with Rootfs. AttachStdin/out/err, OpenStdin, StdinOnce and Tty as docker run sets them.
 	Config *api.Config
 
-	// HostConfig as Docker's client fills it from flags. NetworkMode is "host", "none", "private" or "" (private where
-	// that is possible, otherwise none with a warning). UsernsMode is "" or "host" (none of its own), "private" (one of
+	// HostConfig as Docker's client fills it from flags. NetworkMode is "host", "none", "private", "container:NAME" or ""
+	// (private where that is possible, otherwise none with a warning). UsernsMode is "" or "host" (none of its own), "private" (one of
 	// its own, see UIDMap), "keep-id" (the caller's own IDs are seen as they are outside).
 	HostConfig *api.HostConfig
 
@@ -97,6 +97,9 @@ func (s *Store) newRecord(o CreateOptions) (*record, []wantedMount, []string, er
 	if host.SecurityOpt, err = inlineSeccomp(host.SecurityOpt); err != nil {
 		return nil, nil, nil, err
 	}
+	if err := s.shareNamespaces(config, host); err != nil {
+		return nil, nil, nil, err
+	}
 	if err := s.setImage(r, o.Rootfs); err != nil {
 		return nil, nil, nil, err
 	}
@@ -127,7 +130,11 @@ func (s *Store) newRecord(o CreateOptions) (*record, []wantedMount, []string, er
 	if err := r.setIDMaps(o); err != nil {
 		return nil, nil, nil, err
 	}
-	wanted, err := mountsOf(config, host)
+	inherited, err := s.inherited(host.VolumesFrom)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	wanted, err := mountsOf(config, host, inherited)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -282,6 +289,9 @@ func (s *Store) makeSources(wanted []wantedMount) error {
 			case missing(err):
 				return fail(ErrInvalid, "invalid mount config for type %q: bind source path does not exist: %s", "bind", m.Source)
 			default:
+				return err
+			}
+			if err := m.checkPropagation(); err != nil {
 				return err
 			}
 		case mount.TypeVolume:

@@ -56,7 +56,8 @@ func (c *Container) Inspect(ctx context.Context, size bool) (*api.InspectRespons
 	if err != nil {
 		return nil, err
 	}
-	path := func(name string) string { return c.dir() + "/" + name }
+	files := c.filesDir()
+	path := func(name string) string { return files + "/" + name }
 	i := &api.InspectResponse{
 		ID: c.r.ID, Created: c.r.Created.Format(time.RFC3339Nano), Path: args[0], Args: args[1:], State: st.docker(),
 		Image: c.r.ImageID, ResolvConfPath: path(resolvFile), HostnamePath: path(hostnameFile), HostsPath: path(hostsFile),

@@ -231,6 +231,8 @@ func (s *Store) oneFilter(key, value string) (matcher, error) {
 		return func(c seen) bool { return string(c.r.HostConfig.NetworkMode) == value }, nil
 	case "publish", "expose":
 		return portFilter(key, value)
+	case "restart-policy":
+		return func(c seen) bool { return string(c.r.HostConfig.RestartPolicy.Name) == value }, nil
 	case "health":
 		return func(seen) bool { return value == "none" }, nil
 	}

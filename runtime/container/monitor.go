@@ -48,6 +48,8 @@ type monitor struct {
 	root  int           // O_PATH descriptor of the mounted tree, without what is mounted in it for the container
 	over  chan struct{} // closed when all is done and the state is on disk
 
+	others []*os.File // namespaces of other containers, while a run begins
+
 	mu        sync.Mutex
 	st        *state
 	run       *run          // nil between runs
@@ -55,6 +57,7 @@ type monitor struct {
 	waiters   []chan<- int  // for the next exit code; each has room for it
 	closing   bool          // the tree is being unmounted
 	manual    bool          // stop or kill: no restart
+	goingDown bool          // it was the machine that stopped it, not the user
 	canceled  chan struct{} // closed with manual
 	lastStats *api.StatsResponse
 	policy    api.RestartPolicy
@@ -96,7 +99,7 @@ func monitorMain(args []string) int {
 		c, err = s.load(id)
 	}
 	if err == nil {
-		err = unix.Chdir("/")
+		err = errors.Join(c.r.cutMounts(), unix.Chdir("/"))
 	}
 	if err != nil {
 		_ = first.send(reply{Error: packError(err)}) // who has gone does not care
@@ -155,6 +158,9 @@ func (m *monitor) main(first *conn) int {
 	}
 	go func() {
 		<-terminated
+		m.mu.Lock()
+		m.goingDown = true
+		m.mu.Unlock()
 		_ = m.stop(m.stopSignal(), m.stopTimeout()) // a container that cannot be stopped is killed
 	}()
 	m.supervise()
@@ -411,7 +417,7 @@ func (m *monitor) told(r *run, again bool) {
 func (m *monitor) finish(listener net.Listener) {
 	err := errors.Join(m.closeTree(), faultUnmounted.Hit())
 	m.mu.Lock()
-	m.st.Status, m.st.ManuallyStopped = api.StateExited, m.manual
+	m.st.Status, m.st.ManuallyStopped = api.StateExited, m.manual && !m.goingDown
 	if err != nil {
 		m.st.Error = err.Error()
 	}

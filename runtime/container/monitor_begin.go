@@ -25,6 +25,7 @@ const streamPatience = 2 * time.Second
 
 // begin starts the container's command.
 func (m *monitor) begin(console [2]uint) (err error) {
+	defer m.forgetOthers()
 	spec, err := m.newSpec(console)
 	if err != nil {
 		return err
@@ -39,10 +40,10 @@ func (m *monitor) begin(console [2]uint) (err error) {
 		}
 	}()
 	// First of all: on cgroup v2 we may be moved, and our children are to be where we are.
-	if r.group, err = cgroup.New(m.c.r.ID, spec.Linux.Resources, cgroup.Options{}); err != nil {
+	if r.group, err = cgroup.New(m.c.r.ID, spec.Linux.Resources, cgroup.Options{Parent: m.c.r.HostConfig.CgroupParent}); err != nil {
 		return err
 	}
-	if err := faultGrouped.Hit(); err != nil {
+	if err := errors.Join(m.checkShared(r.group), faultGrouped.Hit()); err != nil {
 		return err
 	}
 	stdio, theirs, err := m.stdio(r, spec)
@@ -149,6 +150,9 @@ func (m *monitor) newSpec(console [2]uint) (*specs.Spec, error) {
 		}
 	}
 	if err := m.writeFiles(); err != nil {
+		return nil, err
+	}
+	if err := m.share(in); err != nil {
 		return nil, err
 	}
 	return newSpec(in)
@@ -271,6 +275,9 @@ func (m *monitor) wait(r *run) {
 		r.exitCode = status.ExitStatus()
 	}
 	m.out.release()
+	if m.c.r.sharedPIDs() {
+		_ = r.group.Kill() // no kernel does it for us; end says what has failed
+	}
 	copied := make(chan struct{})
 	go func() { r.copiers.Wait(); close(copied) }()
 	select {
@@ -294,6 +301,9 @@ func (m *monitor) volume(v mountRecord) (string, error) {
 	dir, err := m.c.s.volumeDir(v)
 	if err != nil {
 		return "", err
+	}
+	if o, err := m.volumeMount(v); err != nil || o != nil {
+		return dir, err // the machine's directory, or memory
 	}
 	if uid, gid := int(outside(0, m.c.r.UIDMap)), int(outside(0, m.c.r.GIDMap)); uid != 0 || gid != 0 {
 		// The container's root is another one than ours: what nobody has written to is his.
@@ -320,6 +330,9 @@ func (m *monitor) volume(v mountRecord) (string, error) {
 
 // writeFiles writes hosts, hostname and resolv.conf.
 func (m *monitor) writeFiles() error {
+	if connected(string(m.c.r.HostConfig.NetworkMode)) != "" {
+		return nil // they are the other container's
+	}
 	hosts, resolv, err := m.c.networkFiles()
 	if err != nil {
 		return err

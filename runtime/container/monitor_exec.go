@@ -117,9 +117,6 @@ func (m *monitor) execProcess(spec *specs.Spec, e *api.ExecCreateRequest) (*spec
 	if e == nil || len(e.Cmd) == 0 {
 		return nil, fail(ErrInvalid, "no exec command specified")
 	}
-	if e.Privileged {
-		return nil, fail(ErrInvalid, "--privileged: not supported: a command has what the container has")
-	}
 	rec := m.c.r
 	p := *spec.Process
 	p.Args, p.Terminal, p.ConsoleSize = e.Cmd, e.Tty, nil
@@ -147,6 +144,11 @@ func (m *monitor) execProcess(spec *specs.Spec, e *api.ExecCreateRequest) (*spec
 	caps, err := capabilities(rec.HostConfig.CapAdd, rec.HostConfig.CapDrop)
 	if err != nil {
 		return nil, fmt.Errorf("capabilities: %w", err)
+	}
+	if rec.HostConfig.Privileged || e.Privileged {
+		if caps, err = heldCapabilities(); err != nil {
+			return nil, err
+		}
 	}
 	p.Capabilities = capabilitySets(caps, p.User)
 	return &p, nil

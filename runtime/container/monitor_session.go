@@ -2,6 +2,7 @@ package container
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -275,7 +276,11 @@ func (m *monitor) signal(sig unix.Signal) error {
 	if sig == unix.SIGKILL || sig == m.stopSignal() {
 		m.noRestart()
 	}
-	if err := r.sandbox.Signal(sig); err != nil && err != unix.ESRCH {
+	err = r.sandbox.Signal(sig)
+	if errors.Is(err, os.ErrProcessDone) && sig != unix.SIGKILL {
+		return m.c.notRunning() // the rest of it is just being taken away
+	}
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	if sig == unix.SIGKILL {

@@ -22,11 +22,11 @@ type wantedMount struct {
 	makeDir bool
 }
 
-// mountsOf reads all that asks for mounts, by destination; what is named later stands over what the image's
-// configuration says. New anonymous volumes get names.
+// mountsOf reads all that asks for mounts, by destination; flags stand over what is inherited from other containers, and
+// that over what the image's configuration says. New anonymous volumes get names.
 //
 // Errors: ErrInvalid; two mounts for one destination among the flags are one.
-func mountsOf(config *api.Config, h *api.HostConfig) ([]wantedMount, error) {
+func mountsOf(config *api.Config, h *api.HostConfig, inherited map[string]wantedMount) ([]wantedMount, error) {
 	byDest := map[string]wantedMount{}
 	add := func(m wantedMount, err error) error {
 		if err != nil {
@@ -51,6 +51,11 @@ func mountsOf(config *api.Config, h *api.HostConfig) ([]wantedMount, error) {
 	for _, dest := range sortedKeys(h.Tmpfs) {
 		if err := add(tmpfsMount(dest, h.Tmpfs[dest])); err != nil {
 			return nil, err
+		}
+	}
+	for dest, m := range inherited {
+		if _, ok := byDest[dest]; !ok {
+			byDest[dest] = m
 		}
 	}
 	for _, dest := range sortedKeys(config.Volumes) {
@@ -107,7 +112,7 @@ func parseBind(spec string) (wantedMount, error) {
 	m := wantedMount{mountRecord: mountRecord{MountPoint: api.MountPoint{
 		Source: f[0], Destination: dest, RW: true, Propagation: mount.PropagationRPrivate,
 	}}}
-	recursive, copyUp := true, true
+	recursive, copyUp, propagation := true, true, mount.PropagationRPrivate
 	if len(f) == 3 {
 		m.Mode = f[2]
 		for _, o := range strings.Split(f[2], ",") {
@@ -119,29 +124,38 @@ func parseBind(spec string) (wantedMount, error) {
 				copyUp = false
 			case "bind-nonrecursive":
 				recursive = false
-			case "shared", "rshared", "slave", "rslave":
-				return bad(": propagation " + o + " cannot be had: mounts are private to a container")
+			case "slave", "rslave":
+				propagation = mount.Propagation(o)
+			case "shared", "rshared":
+				return bad(notShared)
 			default:
 				return bad(": invalid mode: " + f[2])
 			}
 		}
 	}
 	if path.IsAbs(f[0]) {
-		m.Type, m.Source, m.makeDir = mount.TypeBind, filepath.Clean(f[0]), true
+		m.Type, m.Source, m.makeDir, m.Propagation = mount.TypeBind, filepath.Clean(f[0]), true, propagation
 	} else {
 		if !volumeLetters.MatchString(f[0]) {
 			return wantedMount{}, fail(ErrInvalid, "%q includes invalid characters for a local volume name, only "+
 				"[a-zA-Z0-9][a-zA-Z0-9_.-] are allowed. If you intended to pass a host directory, use absolute path", f[0])
 		}
 		m.Type, m.Name, m.Source, m.Driver, m.Populate = mount.TypeVolume, f[0], "", "local", copyUp
-		m.Propagation = ""
+		if propagation != mount.PropagationRPrivate {
+			return bad(": a volume has no propagation")
+		}
+		m.Propagation, propagation = "", mount.PropagationRPrivate
 	}
-	m.Options = bindOptions(m.RW, recursive)
+	m.Options = bindOptions(m.RW, recursive, propagation)
 	return m, nil
 }
 
-func bindOptions(rw, recursive bool) []string {
-	o := []string{"rbind", "rprivate"}
+// notShared is why a bind is no peer of what it shows.
+const notShared = ": shared propagation cannot be had: the machine never sees what is mounted in a container; with rslave a " +
+	"container sees what is mounted on the machine"
+
+func bindOptions(rw, recursive bool, propagation mount.Propagation) []string {
+	o := []string{"rbind", string(propagation)}
 	if !recursive {
 		o[0] = "bind"
 	}
@@ -159,7 +173,7 @@ func anonymousVolume(dest string) (wantedMount, error) {
 	}
 	return wantedMount{mountRecord: mountRecord{
 		MountPoint: api.MountPoint{Type: mount.TypeVolume, Name: newID(), Destination: clean, Driver: "local", RW: true},
-		Anonymous:  true, Populate: true, Options: bindOptions(true, true),
+		Anonymous:  true, Populate: true, Options: bindOptions(true, true, mount.PropagationRPrivate),
 	}}, nil
 }
 
@@ -188,12 +202,14 @@ func parseMount(spec mount.Mount) (wantedMount, error) {
 		if o := spec.BindOptions; o != nil {
 			switch o.Propagation {
 			case "", mount.PropagationPrivate, mount.PropagationRPrivate:
+			case mount.PropagationSlave, mount.PropagationRSlave:
+				m.Propagation = o.Propagation
 			default:
-				return bad("propagation %s cannot be had: mounts are private to a container", o.Propagation)
+				return bad("propagation %s%s", o.Propagation, notShared)
 			}
 			recursive, m.makeDir = !o.NonRecursive, o.CreateMountpoint
 		}
-		m.Options = bindOptions(m.RW, recursive)
+		m.Options = bindOptions(m.RW, recursive, m.Propagation)
 	case mount.TypeVolume:
 		if spec.Source != "" && !volumeLetters.MatchString(spec.Source) {
 			return bad("volume name %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", spec.Source)
@@ -211,7 +227,7 @@ func parseMount(spec mount.Mount) (wantedMount, error) {
 			}
 			m.Populate, m.Subpath = !o.NoCopy, o.Subpath
 		}
-		m.Options = bindOptions(m.RW, true)
+		m.Options = bindOptions(m.RW, true, mount.PropagationRPrivate)
 	case mount.TypeTmpfs:
 		if spec.Source != "" {
 			return bad("field Source must not be specified")

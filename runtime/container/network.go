@@ -13,6 +13,9 @@ import (
 //
 // Errors: ErrInvalid for one that cannot be had; the warnings say what the default has become.
 func setNetwork(h *api.HostConfig) (warnings []string, err error) {
+	if connected(string(h.NetworkMode)) != "" {
+		return nil, nil // it is the other one's
+	}
 	mode, warning, err := network.ParseMode(string(h.NetworkMode))
 	if err != nil {
 		return nil, fail(ErrInvalid, "%s", err)
@@ -42,9 +45,12 @@ func because(why string) string {
 // startNetwork connects the run's network. pid is in its namespace, and waits.
 func (m *monitor) startNetwork(r *run, pid int) error {
 	h := m.c.r.HostConfig
+	if connected(string(h.NetworkMode)) != "" {
+		return nil
+	}
 	o := network.Options{Mode: network.Mode(h.NetworkMode), Pid: pid}
 	if o.Mode == network.Private {
-		o.Ports = h.PortBindings
+		o.Ports = published(m.c.r.Config, h)
 	}
 	n, err := network.Start(context.Background(), o)
 	if err != nil {
@@ -55,6 +61,23 @@ func (m *monitor) startNetwork(r *run, pid int) error {
 	m.st.Ports = n.Ports
 	m.mu.Unlock()
 	return nil
+}
+
+// published are the ports to publish: those named, and with -P all that are exposed, on any free port each.
+func published(c *api.Config, h *api.HostConfig) mobynet.PortMap {
+	if !h.PublishAllPorts {
+		return h.PortBindings
+	}
+	ports := mobynet.PortMap{}
+	for p := range c.ExposedPorts {
+		ports[p] = []mobynet.PortBinding{{}}
+	}
+	for p, b := range h.PortBindings {
+		if len(b) > 0 {
+			ports[p] = b
+		}
+	}
+	return ports
 }
 
 // networkFiles are the contents of hosts and resolv.conf.

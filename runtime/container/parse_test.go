@@ -57,7 +57,7 @@ func TestParseBind(t *testing.T) {
 func TestMountsOf(t *testing.T) {
 	c := &api.Config{Volumes: map[string]struct{}{"/a/b": {}, "/anon": {}}}
 	h := &api.HostConfig{Binds: []string{"/x/y/z:/a/b/c", "/x:/a"}, Mounts: []mount.Mount{{Type: mount.TypeVolume, Source: "vv", Target: "/a/b"}}}
-	all, err := mountsOf(c, h)
+	all, err := mountsOf(c, h, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestMountsOf(t *testing.T) {
 		t.Errorf("%+v", all)
 	}
 	h.Binds = append(h.Binds, "/other:/a")
-	if _, err := mountsOf(c, h); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "/a") {
+	if _, err := mountsOf(c, h, nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "/a") {
 		t.Errorf("two for one destination: %v", err)
 	}
 }
@@ -130,9 +130,8 @@ func TestCheckRefuses(t *testing.T) {
 		{"working directory", api.Config{WorkingDir: "x"}, api.HostConfig{}},
 		{"environment", api.Config{Env: []string{"=x"}}, api.HostConfig{}},
 		{"Invalid signal", api.Config{StopSignal: "SIGNOPE"}, api.HostConfig{}},
-		{"--privileged", api.Config{}, api.HostConfig{Privileged: true}},
-		{"--pid", api.Config{}, api.HostConfig{PidMode: "host"}},
-		{"--ipc", api.Config{}, api.HostConfig{IpcMode: "host"}},
+		{"--pid", api.Config{}, api.HostConfig{PidMode: "container:"}},
+		{"--ipc", api.Config{}, api.HostConfig{IpcMode: "container:other"}},
 		{"AutoRemove", api.Config{}, api.HostConfig{AutoRemove: true, RestartPolicy: api.RestartPolicy{Name: "always"}}},
 		{"restart policy", api.Config{}, api.HostConfig{RestartPolicy: api.RestartPolicy{Name: "x"}}},
 		{"network x not found", api.Config{}, api.HostConfig{NetworkMode: "x"}},

@@ -12,6 +12,8 @@ import (
 	"github.com/docker/go-units"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+
+	"github.com/laminafs/lamina/runtime/volume"
 )
 
 // specInput is all that the specification of a container is made from. What has to be looked up in the rootfs or on
@@ -19,19 +21,29 @@ import (
 type specInput struct {
 	Record *record
 	Rootfs string // where its layers are mounted
-	Dir    string // where hosts, hostname and resolv.conf are
+	Dir    string // where hosts, hostname and resolv.conf are: the container's, or that of who has its network
 	User   specs.User
 	Home   string // of the user in the rootfs
 	Host   string // host name
 
 	TTYGroup bool // group 5 is mapped
+	BindDevs bool // devices are the machine's own nodes: mknod(2) is refused
 	BindSys  bool // the network namespace is not one we may mount a sysfs of
 
 	// Volumes has the mount points of named volumes.
 	Volumes map[string]string
 
+	// VolumeMounts are those of volumes with options.
+	VolumeMounts map[string]*volume.Mount
+
+	// Joined has a path to each namespace of another container.
+	Joined map[specs.LinuxNamespaceType]string
+
+	// Held are the capabilities that a privileged container gets: all that we have.
+	Held []string
+
 	// Devices are those of --device, as they are on the machine; a directory has several.
-	Devices []specs.LinuxDevice
+	Devices []hostNode
 
 	// DeviceRules are those of Devices for the cgroup.
 	DeviceRules []specs.LinuxDeviceCgroup
@@ -57,14 +69,16 @@ func newSpec(in *specInput) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	sec, err := securityOptions(h.SecurityOpt)
+	if h.Privileged {
+		caps = in.Held
+	}
+	sec, err := securityOptions(h)
 	if err != nil {
 		return nil, err
 	}
 	s := &specs.Spec{
-		Version:  specs.Version,
-		Hostname: in.Host, Domainname: r.Config.Domainname,
-		Root: &specs.Root{Path: in.Rootfs, Readonly: h.ReadonlyRootfs},
+		Version: specs.Version,
+		Root:    &specs.Root{Path: in.Rootfs, Readonly: h.ReadonlyRootfs},
 		Process: &specs.Process{
 			Terminal:        r.Config.Tty,
 			User:            in.User,
@@ -79,10 +93,9 @@ func newSpec(in *specInput) (*specs.Spec, error) {
 			ReadonlyPaths:     h.ReadonlyPaths,
 			UIDMappings:       r.UIDMap,
 			GIDMappings:       r.GIDMap,
-			Namespaces:        namespaces(r),
+			Namespaces:        namespaces(r, in.Joined),
 			Sysctl:            h.Sysctls,
 			RootfsPropagation: "rprivate",
-			Devices:           in.Devices,
 			Resources:         resources(&h.Resources, in),
 		},
 		Annotations: h.Annotations,
@@ -106,7 +119,17 @@ func newSpec(in *specInput) (*specs.Spec, error) {
 		}
 		s.Process.Rlimits = append(s.Process.Rlimits, l)
 	}
+	if slices.ContainsFunc(r.Mounts, mountRecord.slave) {
+		s.Linux.RootfsPropagation = "private" // every mount says for itself what it is
+	}
 	s.Mounts = specMounts(in)
+	for _, d := range in.Devices {
+		if in.BindDevs {
+			s.Mounts = append(s.Mounts, d.mount())
+		} else {
+			s.Linux.Devices = append(s.Linux.Devices, d.LinuxDevice)
+		}
+	}
 	return s, addSeccomp(s, sec)
 }
 
@@ -188,19 +211,21 @@ func capabilitySets(caps []string, u specs.User) *specs.LinuxCapabilities {
 	return sets
 }
 
-func namespaces(r *record) []specs.LinuxNamespace {
-	ns := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}}
-	if !r.HostConfig.UTSMode.IsHost() {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.UTSNamespace})
-	}
-	if r.HostConfig.NetworkMode != "host" {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace})
-	}
-	if !r.HostConfig.CgroupnsMode.IsHost() {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-	}
-	if len(r.UIDMap) > 0 {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.UserNamespace})
+// namespaces are those that are not the machine's; joined has paths to those of others.
+func namespaces(r *record, joined map[specs.LinuxNamespaceType]string) []specs.LinuxNamespace {
+	h := r.HostConfig
+	ns := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	for _, n := range []struct {
+		kind specs.LinuxNamespaceType
+		host bool
+	}{
+		{specs.PIDNamespace, h.PidMode.IsHost()}, {specs.IPCNamespace, h.IpcMode.IsHost()},
+		{specs.UTSNamespace, h.UTSMode.IsHost()}, {specs.NetworkNamespace, h.NetworkMode == "host"},
+		{specs.CgroupNamespace, h.CgroupnsMode.IsHost()}, {specs.UserNamespace, len(r.UIDMap) == 0},
+	} {
+		if !n.host {
+			ns = append(ns, specs.LinuxNamespace{Type: n.kind, Path: joined[n.kind]})
+		}
 	}
 	return ns
 }
@@ -258,6 +283,15 @@ func specMount(in *specInput, m mountRecord) specs.Mount {
 		s.Type, s.Source = "tmpfs", "tmpfs"
 	case mount.TypeVolume:
 		s.Source = filepath.Join(in.Volumes[m.Name], m.Subpath)
+		o := in.VolumeMounts[m.Name]
+		if o == nil {
+			break
+		}
+		s.Options = append(slices.Clone(s.Options), o.Options...)
+		if o.Type == volume.Tmpfs {
+			s.Type, s.Source = "tmpfs", "tmpfs"
+			s.Options = slices.DeleteFunc(s.Options, func(o string) bool { return o == "rbind" || o == "bind" })
+		}
 	}
 	return s
 }
@@ -267,6 +301,9 @@ func resources(r *api.Resources, in *specInput) *specs.LinuxResources {
 	res := &specs.LinuxResources{}
 	if in != nil {
 		res.Devices = append(defaultDevices(), in.DeviceRules...)
+		if in.Record.HostConfig.Privileged {
+			res.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+		}
 		res.BlockIO = blockLimits(r, in)
 	} else if r.BlkioWeight > 0 {
 		res.BlockIO = &specs.LinuxBlockIO{Weight: &r.BlkioWeight}

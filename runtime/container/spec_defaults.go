@@ -1,6 +1,8 @@
 package container
 
 import (
+	"slices"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -47,11 +49,21 @@ func defaultMounts(in *specInput) []specs.Mount {
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid", "noexec", "nodev"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 	}
-	if !in.Record.HostConfig.IpcMode.IsNone() {
+	switch h := in.Record.HostConfig; {
+	case h.IpcMode.IsHost():
+		mounts = append(mounts, specs.Mount{
+			Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev"},
+		})
+	case !h.IpcMode.IsNone():
 		mounts = append(mounts, specs.Mount{
 			Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
-			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", sizeOption(in.Record.HostConfig.ShmSize)},
+			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", sizeOption(h.ShmSize)},
 		})
+	}
+	if in.Record.HostConfig.Privileged {
+		for i := range mounts {
+			mounts[i].Options = slices.DeleteFunc(mounts[i].Options, func(o string) bool { return o == "ro" })
+		}
 	}
 	return mounts
 }

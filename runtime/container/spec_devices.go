@@ -1,6 +1,7 @@
 package container
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -10,16 +11,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/moby/sys/capability"
+
 	"github.com/moby/moby/api/types/blkiodev"
 	api "github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// hostNode is a device as it will be in the container, and where it is on the machine.
+type hostNode struct {
+	specs.LinuxDevice
+	host string
+}
+
+// mount shows the machine's node.
+func (d *hostNode) mount() specs.Mount {
+	return specs.Mount{Destination: d.Path, Type: "bind", Source: d.host, Options: []string{"bind", "rprivate", "rw"}}
+}
+
 // hostDevices looks up the devices of --device on the machine. A directory stands for all devices in it.
 //
 // Errors: ErrInvalid for what is no device.
-func hostDevices(mappings []api.DeviceMapping, rules []string) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup, error) {
-	var devices []specs.LinuxDevice
+func hostDevices(mappings []api.DeviceMapping, rules []string) ([]hostNode, []specs.LinuxDeviceCgroup, error) {
+	var devices []hostNode
 	var allowed []specs.LinuxDeviceCgroup
 	add := func(host, inside, access string) error {
 		d, err := hostDevice(host, inside)
@@ -29,7 +43,7 @@ func hostDevices(mappings []api.DeviceMapping, rules []string) ([]specs.LinuxDev
 		if access == "" {
 			access = "rwm"
 		}
-		devices = append(devices, d)
+		devices = append(devices, hostNode{d, host})
 		allowed = append(allowed, specs.LinuxDeviceCgroup{Allow: true, Type: d.Type, Major: &d.Major, Minor: &d.Minor, Access: access})
 		return nil
 	}
@@ -66,6 +80,52 @@ func hostDevices(mappings []api.DeviceMapping, rules []string) ([]specs.LinuxDev
 		allowed = append(allowed, d)
 	}
 	return devices, allowed, nil
+}
+
+// allDevices are those of a privileged container: every node in the machine's /dev but for terminals and what each
+// container has of its own, as Docker has it (pkg/devices, GetDevices).
+func allDevices() ([]hostNode, error) {
+	var devices []hostNode
+	skip := map[string]bool{"pts": true, "shm": true, "mqueue": true, ".lxc": true, ".lxd-mounts": true, ".udev": true,
+		"null": true, "zero": true, "full": true, "random": true, "urandom": true, "tty": true, "console": true, "ptmx": true}
+	err := filepath.WalkDir("/dev", func(p string, e fs.DirEntry, err error) error {
+		switch {
+		case missing(err):
+			return nil // unplugged meanwhile
+		case err != nil && !os.IsPermission(err):
+			return err
+		case err != nil || path.Dir(p) == "/dev" && skip[e.Name()]:
+			if e != nil && e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case e.Type()&fs.ModeDevice == 0:
+			return nil
+		}
+		if d, err := hostDevice(p, p); err == nil {
+			devices = append(devices, hostNode{d, p})
+		}
+		return nil
+	})
+	return devices, err
+}
+
+// heldCapabilities are all that this process may give.
+func heldCapabilities() ([]string, error) {
+	own, err := capability.NewPid2(0)
+	if err == nil {
+		err = own.Load()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("capabilities: %w", err)
+	}
+	var names []string
+	for _, c := range capability.ListKnown() {
+		if own.Get(capability.PERMITTED, c) {
+			names = append(names, "CAP_"+strings.ToUpper(c.String()))
+		}
+	}
+	return names, nil
 }
 
 func hostDevice(host, inside string) (specs.LinuxDevice, error) {

@@ -72,7 +72,7 @@ func TestSpec(t *testing.T) {
 			}
 			tt.in.Record = &record{Config: &tt.config, HostConfig: &tt.host, UIDMap: tt.maps, GIDMap: tt.maps}
 			tt.in.Rootfs, tt.in.Dir, tt.in.Host = "/merged", "/c", "host1"
-			mounts, err := mountsOf(&tt.config, &tt.host)
+			mounts, err := mountsOf(&tt.config, &tt.host, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -152,6 +152,17 @@ func (c *Container) tryStart(o StartOptions) (_ *Session, err error) {
 	return s, nil
 }
 
+// Startable tells whether the container does not run, and nobody wants it not to: one that restarts unless it is stopped
+// was not stopped.
+func (c *Container) Startable() (bool, error) {
+	st, err := c.state()
+	if err != nil {
+		return false, err
+	}
+	stopped := c.r.HostConfig.RestartPolicy.Name == api.RestartPolicyUnlessStopped && st.ManuallyStopped
+	return !st.running() && !stopped, nil
+}
+
 // notStartedLocked takes back a container with --rm that could not be started, behind its monitor, which may have died.
 func (c *Container) notStartedLocked() error {
 	if !c.r.HostConfig.AutoRemove {
@@ -186,8 +197,8 @@ func (s *Store) spawn(mode, id string, lock *os.File) (*conn, error) {
 		Stdin: null, Stdout: null, Stderr: null,
 		ExtraFiles: []*os.File{theirs},
 		SysProcAttr: &syscall.SysProcAttr{
-			Setsid:       true,
-			Unshareflags: unix.CLONE_NEWNS, // everything in it is private: syscall makes it so
+			Setsid:     true,
+			Cloneflags: unix.CLONE_NEWNS, // it sets the propagation of what is in it first of all
 		},
 	}
 	if lock != nil {

@@ -33,7 +33,7 @@ func (m *monitor) top(psArgs []string) (*api.TopResponse, error) {
 	if len(psArgs) == 0 {
 		psArgs = []string{"-ef"}
 	}
-	pids, err := namespacePids(r.sandbox.Pid())
+	pids, err := m.pids(r)
 	if err != nil {
 		return nil, err
 	}
@@ -46,6 +46,19 @@ func (m *monitor) top(psArgs []string) (*api.TopResponse, error) {
 		return nil, fmt.Errorf("error running ps: %w", err)
 	}
 	return parsePs(string(out), pids)
+}
+
+// pids are the container's processes: those in its PID namespace, or in its cgroup where it shares one with others.
+func (m *monitor) pids(r *run) (map[int]bool, error) {
+	if !m.c.r.sharedPIDs() {
+		return namespacePids(r.sandbox.Pid())
+	}
+	list, err := r.group.Pids()
+	pids := map[int]bool{}
+	for _, p := range list {
+		pids[p] = true
+	}
+	return pids, err
 }
 
 // namespacePids are the processes in the PID namespace of pid, as we see them.

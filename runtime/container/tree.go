@@ -12,6 +12,8 @@ import (
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+
+	"github.com/laminafs/lamina/runtime/volume"
 )
 
 // The tree of a container is seen by its monitor only: a FUSE mount answers those of its own user namespace, and this
@@ -117,6 +119,9 @@ func (m *monitor) bindVolumes() error {
 			dir, err := m.c.s.volumeDir(v)
 			if err != nil {
 				return err
+			}
+			if o, err := m.volumeMount(v); err != nil || o != nil && o.Type == volume.Tmpfs {
+				continue // nothing of it is left
 			}
 			src = filepath.Join(dir, v.Subpath)
 		default:

@@ -42,10 +42,13 @@ func fillHost(h *api.HostConfig) {
 	if h.CgroupnsMode.IsEmpty() {
 		h.CgroupnsMode = api.CgroupnsModePrivate
 	}
-	if h.MaskedPaths == nil && !unconfinedPaths(h.SecurityOpt) {
+	if h.Privileged {
+		h.MaskedPaths, h.ReadonlyPaths = []string{}, []string{}
+	}
+	if h.MaskedPaths == nil && !unconfinedPaths(h) {
 		h.MaskedPaths = slices.Clone(maskedPaths)
 	}
-	if h.ReadonlyPaths == nil && !unconfinedPaths(h.SecurityOpt) {
+	if h.ReadonlyPaths == nil && !unconfinedPaths(h) {
 		h.ReadonlyPaths = slices.Clone(readonlyPaths)
 	}
 }
@@ -86,16 +89,13 @@ func checkUnsupported(h *api.HostConfig) error {
 		flag string
 		why  string
 	}{
-		{h.Privileged, "--privileged", "not supported: no container gets the whole machine; give it what it needs with " +
-			"--cap-add, --device, --security-opt seccomp=unconfined, -v"},
-		{!h.PidMode.IsPrivate(), "--pid=" + string(h.PidMode), "not supported: a container has PIDs of its own, and ends with its PID 1"},
-		{!h.IpcMode.IsPrivate() && !h.IpcMode.IsNone() && !h.IpcMode.IsShareable(), "--ipc=" + string(h.IpcMode),
-			"not supported: use private or none"},
+		{!h.PidMode.Valid(), "--pid=" + string(h.PidMode), "want host, container:NAME or nothing"},
+		{h.IpcMode.IsContainer(), "--ipc=" + string(h.IpcMode),
+			"not supported: /dev/shm is a container's own; use host, private or none, or run the second command with exec"},
+		{!h.IpcMode.Valid(), "--ipc=" + string(h.IpcMode), "want host, private, shareable or none"},
 		{!h.UTSMode.Valid(), "--uts=" + string(h.UTSMode), "want host or nothing"},
 		{!h.CgroupnsMode.Valid(), "--cgroupns=" + string(h.CgroupnsMode), "want private or host"},
-		{h.CgroupParent != "", "--cgroup-parent", "not supported"},
 		{len(h.Links) > 0, "--link", "not supported: containers share no network"},
-		{len(h.VolumesFrom) > 0, "--volumes-from", "not supported: name the volumes with -v"},
 		{len(h.DeviceRequests) > 0, "--gpus", "not supported"},
 		{h.VolumeDriver != "" && h.VolumeDriver != "local", "--volume-driver=" + h.VolumeDriver, "only local"},
 		{len(h.StorageOpt) > 0, "--storage-opt", "not supported"},
@@ -103,7 +103,6 @@ func checkUnsupported(h *api.HostConfig) error {
 		{h.Isolation != "" && !h.Isolation.IsDefault(), "--isolation=" + string(h.Isolation), "only default"},
 		{h.OomKillDisable != nil && *h.OomKillDisable, "--oom-kill-disable", "not supported: a full container would hang"},
 		{h.CPURealtimePeriod != 0 || h.CPURealtimeRuntime != 0, "--cpu-rt-runtime", "not supported"},
-		{h.PublishAllPorts, "--publish-all", "not supported: name the ports with -p"},
 	} {
 		if t.is {
 			return fail(ErrInvalid, "%s: %s", t.flag, t.why)
@@ -119,10 +118,11 @@ func checkHost(h *api.HostConfig) error {
 	if h.AutoRemove && !h.RestartPolicy.IsNone() {
 		return fail(ErrInvalid, "can't create 'AutoRemove' container with restart policy")
 	}
-	switch m := string(h.NetworkMode); m {
-	case "", "default", "host", "none", "private", "bridge":
+	switch m := string(h.NetworkMode); {
+	case connected(m) != "":
+	case slices.Contains([]string{"", "default", "host", "none", "private", "bridge"}, m):
 	default:
-		return fail(ErrInvalid, "network %s not found: want host, none or private", m)
+		return fail(ErrInvalid, "network %s not found: want host, none, private or container:NAME", m)
 	}
 	if (h.NetworkMode == "none" || h.NetworkMode == "host") && len(h.PortBindings) > 0 && h.NetworkMode == "none" {
 		return fail(ErrInvalid, "conflicting options: port publishing and the network mode %q", h.NetworkMode)
@@ -227,7 +227,7 @@ func checkSecurity(h *api.HostConfig) error {
 	if _, err := capabilities(h.CapAdd, h.CapDrop); err != nil {
 		return err
 	}
-	_, err := securityOptions(h.SecurityOpt)
+	_, err := securityOptions(h)
 	return err
 }
 
@@ -238,10 +238,14 @@ type security struct {
 	unconfinedPaths bool // systempaths=unconfined: nothing is masked or read-only
 }
 
-// securityOptions reads --security-opt. no-new-privileges is on unless it is turned off.
-func securityOptions(opts []string) (security, error) {
-	s := security{noNewPrivileges: true}
-	for _, o := range opts {
+// securityOptions reads --security-opt. no-new-privileges is on unless it is turned off, and a privileged container has
+// neither it nor a seccomp profile without asking for them.
+func securityOptions(h *api.HostConfig) (security, error) {
+	s := security{noNewPrivileges: !h.Privileged}
+	if h.Privileged {
+		s.seccomp = "unconfined"
+	}
+	for _, o := range h.SecurityOpt {
 		key, value, has := strings.Cut(o, "=")
 		if !has {
 			key, value, _ = strings.Cut(o, ":") // Docker's old spelling
@@ -277,8 +281,8 @@ func securityOptions(opts []string) (security, error) {
 	return s, nil
 }
 
-func unconfinedPaths(opts []string) bool {
-	s, err := securityOptions(opts)
+func unconfinedPaths(h *api.HostConfig) bool {
+	s, err := securityOptions(h)
 	return err == nil && s.unconfinedPaths
 }
 

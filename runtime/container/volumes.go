@@ -71,13 +71,13 @@ func (s *Store) removeVolume(name, id string) error {
 	return err
 }
 
-// volumeDir is where the files of a volume are. Errors: volume.ErrNotFound.
+// volumeDir is where the files of a volume are. Those of a tmpfs are nowhere that others could see. Errors: volume.ErrNotFound.
 func (s *Store) volumeDir(m mountRecord) (string, error) {
 	v, err := s.volumes.Get(m.Name)
 	if err != nil {
 		return "", err
 	}
-	return v.Mountpoint(), nil
+	return v.Source(), nil
 }
 
 // populate fills a new volume from the image: src, a directory.

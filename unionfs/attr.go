@@ -88,7 +88,7 @@ func (fs *FS) statLocked(n *node) (unix.Stat_t, error) {
 }
 
 // dirNlink returns a directory's link count. What lies in one layer is as that layer says; of what is merged the
-// subdirectories are counted.
+// subdirectories are counted, but for a directory whose names are probed.
 func (fs *FS) dirNlink(n *node, nlink uint64) (uint64, error) {
 	if fs.cfg.StaticNlink {
 		return nlink, nil // fillAttr has the last word
@@ -96,9 +96,12 @@ func (fs *FS) dirNlink(n *node, nlink uint64) (uint64, error) {
 	if len(n.sources()) < 2 || nlink == 0 {
 		return nlink, nil
 	}
+	if fs.probes(n) {
+		return 1, nil // unknown, as kernel overlayfs says it of all that is merged: names are not read for a count
+	}
 	x, unlock, err := fs.readIndex(n)
 	if err == unix.EACCES {
-		return 1, nil // unknown: a directory that we may not list can still be looked at
+		return 1, nil // as above: a directory that we may not list can still be looked at
 	}
 	if err != nil {
 		return 0, err

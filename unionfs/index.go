@@ -25,6 +25,9 @@ type index struct {
 	visible int
 	subdirs int
 	merges  [][]uint16
+
+	partial bool          // holds only the names that were probed (probe.go)
+	probes  int           // how many more may be
 	total   *atomic.Int64 // of visible names, of all indexes; nil while this one is being made
 }
 

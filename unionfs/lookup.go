@@ -21,7 +21,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 	if whiteout.Reserved(name) {
 		return fs.negative(out)
 	}
-	n, err := fs.child(p, name)
+	n, err := fs.find(p, name)
 	if err == unix.ENOENT {
 		return fs.negative(out)
 	}
@@ -99,15 +99,15 @@ func (fs *FS) childLocked(p *node, name string) (*node, error) {
 	return fs.entryNode(p, e)
 }
 
-// readIndex returns the directory's index, filled, with its lock held shared until unlock is called.
+// readIndex returns the directory's index, complete, with its lock held shared until unlock is called.
 func (fs *FS) readIndex(n *node) (x *index, unlock func(), err error) {
 	for made := false; ; made = true {
 		n.dir.mu.RLock()
-		if n.dir.index != nil {
+		if x := n.dir.index; x != nil && !x.partial {
 			if !made {
 				fs.counts.indexHits.Add(1)
 			}
-			return n.dir.index, n.dir.mu.RUnlock, nil
+			return x, n.dir.mu.RUnlock, nil
 		}
 		n.dir.mu.RUnlock()
 		n.dir.mu.Lock()

@@ -195,11 +195,12 @@ func ignoreSealed(err error) error {
 	return err
 }
 
-// fill makes the index of the directory n from all its layers, once.
+// fill makes the complete index of the directory n from all its layers, once.
 //
 // Precondition: n.dir.mu is held exclusively.
 func (fs *FS) fill(n *node) error {
-	if n.dir.index != nil {
+	old := n.dir.index
+	if old != nil && !old.partial {
 		fs.counts.indexHits.Add(1)
 		return nil
 	}
@@ -216,6 +217,10 @@ func (fs *FS) fill(n *node) error {
 		}
 	}
 	x.compact()
+	if old != nil {
+		x.adopt(old)
+		old.leave()
+	}
 	n.dir.index = x.countIn(&fs.counts.indexed)
 	return nil
 }
@@ -279,8 +284,7 @@ func (m *merger) oddEntries(d *dir, odd []sys.Dirent) (whiteouts []string, err e
 		st, err := sys.Stat(at)
 		if err == nil {
 			e.Type = direntType(st.Mode)
-			empty := e.Type == unix.DT_REG && st.Size == 0
-			if whiteout.IsDevice(st.Mode, st.Rdev) || d.marked && empty && whiteout.IsWhiteoutFile(at) {
+			if isWhiteout(d, at, &st) {
 				whiteouts = append(whiteouts, e.Name)
 				continue
 			}

@@ -97,7 +97,7 @@ type dentry struct {
 type dirState struct {
 	// mu guards the index and all entries in it, and is held over the system calls that change the directory.
 	mu    sync.RWMutex
-	index *index // nil until needed
+	index *index // nil until needed; complete but where names are only looked up
 	kids  int    // entries with a node
 	dead  bool   // removed: nothing can be made in it
 

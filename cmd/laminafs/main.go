@@ -92,11 +92,15 @@ func oneLine(err error) string {
 
 // version tells which laminafs this is.
 func version() string {
-	v := "(devel)"
+	return fmt.Sprintf("laminafs %s %s %s/%s", moduleVersion(), goruntime.Version(), goruntime.GOOS, goruntime.GOARCH)
+}
+
+// moduleVersion is the version of the module.
+func moduleVersion() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		v = info.Main.Version
+		return info.Main.Version
 	}
-	return fmt.Sprintf("laminafs %s %s %s/%s", v, goruntime.Version(), goruntime.GOOS, goruntime.GOARCH)
+	return "(devel)"
 }
 
 // list prints the live mounts.

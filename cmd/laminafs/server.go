@@ -144,6 +144,13 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	if err != nil {
 		return err
 	}
+	var exp *exporter
+	if a := cmd.opts.Metrics; a != nil {
+		if exp, err = startExporter(*a); err != nil {
+			return errors.Join(err, fs.Close())
+		}
+		defer exp.stop()
+	}
 	// Caught from here on, so that nothing is left mounted. A signal before that ends us: the wait for the layers may
 	// be long.
 	signals := make(chan os.Signal, 16)
@@ -165,6 +172,13 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 		fs.Unmounted()
 		live.remove(logger) // the next mount of the layers may be there before all is on the disk
 	})
+	if err == nil {
+		t := newTeller(fs, m, s, union)
+		t.tell(live, logger)
+		if exp != nil {
+			exp.serve(t, logger)
+		}
+	}
 	if err == nil && background {
 		err = out.leaveStdio(live)
 	}

@@ -60,7 +60,7 @@ type Opcode struct {
 	Name    string // as in linux/fuse.h, without FUSE_
 	Count   uint64
 	Errors  map[string]uint64 `json:",omitempty"` // by name of errno; what has none is "other"
-	Latency *Histogram        `json:",omitempty"` // nil while requests are not timed
+	Latency *Histogram        `json:",omitempty"` // nil where none was timed
 }
 
 // Histogram counts durations.

@@ -132,7 +132,7 @@ func (c *counts) figures(timed bool) (f figures.Requests, timedSince time.Time) 
 		// Requests go on: the count of all is read last, so that no part of it is more.
 		o := figures.Opcode{Name: opNames[op], Errors: c.errorsOf(op)}
 		f.Interrupted += o.Errors["EINTR"]
-		if t != nil && op != opForget {
+		if t != nil {
 			o.Latency = t.ops[op].figures()
 		}
 		if o.Count = c.n[op].Load(); o.Count > 0 {
@@ -165,10 +165,16 @@ func (c *counts) errorsOf(op kind) map[string]uint64 {
 	return errors
 }
 
+// figures are nil where nothing was timed.
 func (h *histogram) figures() *figures.Histogram {
 	f := &figures.Histogram{Seconds: time.Duration(h.nanoseconds.Load()).Seconds()}
+	var n uint64
 	for i := range h.buckets {
 		f.Buckets[i] = h.buckets[i].Load()
+		n += f.Buckets[i]
+	}
+	if n == 0 {
+		return nil
 	}
 	return f
 }

@@ -182,7 +182,7 @@ type made struct {
 func (fs *FS) makeObject(a sys.At, m maker, flags entryFlags) (made, error) {
 	meta, over := fs.plan(m.uid, m.gid, m.mode, uint64(m.rdev))
 	gid := fs.egid
-	if m.parent.Mode&unix.S_ISGID != 0 {
+	if m.parent.Mode&unix.S_ISGID != 0 && !fs.overrideAlways { // then the inode has not what is shown
 		gid = m.parent.Gid
 	}
 	isDir := m.mode&unix.S_IFMT == unix.S_IFDIR

@@ -385,7 +385,13 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 }
 
 // Lseek finds data and holes; other positions are the kernel's business.
+//
+// With a writeback cache what was written may be known to the kernel only, which asks all the same (fuse_lseek in
+// fs/fuse/file.c). ENOSYS makes it answer by itself: all is data.
 func (fs *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	if fs.cfg.WritebackCache {
+		return fuse.ENOSYS
+	}
 	n := fs.nodes.get(in.NodeId)
 	if n == nil {
 		return fs.status("lseek", unix.ESTALE)

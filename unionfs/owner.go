@@ -80,8 +80,11 @@ func (fs *FS) plan(uid, gid, mode uint32, rdev uint64) (copyup.Meta, *override.S
 	switch mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 	case unix.S_IFLNK:
-		m.Mode = mode
-		return m, nil // bears no user attribute: the owner is lost
+		m.Mode = mode // bears no user attribute: where the inode cannot have the owner either, it is lost
+		if fs.canChown {
+			m.UID, m.GID = uid, gid
+		}
+		return m, nil
 	default:
 		m.Rdev = 0
 	}

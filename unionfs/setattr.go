@@ -165,7 +165,7 @@ func (fs *FS) overrideOwnerMode(n *node, at sys.At, uid, gid int, mode uint32, s
 		}
 	}
 	if o.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return true, nil // bears no attribute: the owner cannot be kept
+		return !fs.canChown, nil // bears no attribute: elsewhere the owner cannot be kept
 	}
 	if uid >= 0 {
 		o.UID = uint32(uid)

@@ -104,7 +104,7 @@ func newRig(t *testing.T, opts string) *rig {
 	for n := range g.copies {
 		all = append(all, model.Under(g.name(n), baseLayers, base)...)
 	}
-	if err := model.WriteLayers(all, g.layers.Lowers, false); err != nil {
+	if err := model.WriteLayers(g.caps.Limits.Entries(all), g.layers.Lowers, false); err != nil {
 		t.Fatal(err)
 	}
 	g.mount = uniontest.Start(t, uniontest.Laminafs, g.layers, strings.Split(opts, ",")...)
@@ -124,7 +124,7 @@ type trial struct {
 // next takes a fresh copy and does the setup there.
 func (g *rig) next(s *scenario) *trial {
 	g.t.Helper()
-	tr := &trial{g: g, dir: filepath.Join(g.mount.Dir(), g.name(g.used)), old: model.Merge(base, g.caps)}
+	tr := &trial{g: g, dir: filepath.Join(g.mount.Dir(), g.name(g.used)), old: model.Merge(g.caps.Limits.Entries(base), g.caps)}
 	g.used++
 	g.open(tr.dir)
 	for _, op := range s.setup {

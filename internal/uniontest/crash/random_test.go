@@ -135,12 +135,12 @@ func randomCrashes(t *testing.T, opts string, seed uint64, crashes int) {
 	var loads []*load
 	var all []model.Entry
 	for n := range workers {
-		own := model.RandomLayers(r, layers)
+		own := caps.Limits.Entries(model.RandomLayers(r, layers))
 		k := &load{dir: fmt.Sprintf("w%d", n), tree: model.Merge(own, caps)}
 		k.gen = model.NewCrashGen(rand.New(rand.NewPCG(seed, uint64(50+n))), k.tree)
 		loads, all = append(loads, k), append(all, model.Under(k.dir, layers, own)...)
 	}
-	if err := model.WriteLayers(all, l.Lowers, false); err != nil {
+	if err := model.WriteLayers(caps.Limits.Entries(all), l.Lowers, false); err != nil {
 		t.Fatal(err)
 	}
 	m := uniontest.Start(t, uniontest.Laminafs, l, strings.Split(opts, ",")...)

@@ -90,7 +90,7 @@ func (g *Gen) Next() Op {
 		if op.H < 0 || op.H2 < 0 || op.Map < 0 {
 			op = g.genOpen()
 		}
-		return op
+		return g.t.caps.Limits.Op(op)
 	}
 	panic("model: weights do not add up")
 }

@@ -36,6 +36,7 @@ func (tg Target) opts() []string {
 // ProbeCaps finds out what the target can do: dir is on the filesystem below it.
 func (tg Target) ProbeCaps(dir string) (Caps, error) {
 	c := Caps{DirNlink: true, DirentIno: true, DirMtime: true, DeadLowerDirs: true}
+	c.Limits = LimitsHere()
 	c.Umask = uint32(unix.Umask(0))
 	unix.Umask(int(c.Umask))
 	probe := func(mode uint32) bool {
@@ -89,6 +90,8 @@ func newWorld(t testing.TB, tg Target, layers int, entries []Entry, prepare func
 	if w.caps, err = tg.ProbeCaps(w.layers.Dir); err != nil {
 		t.Skipf("needs more of the filesystem: %v", err)
 	}
+	entries = w.caps.Limits.Entries(entries)
+	w.entries = entries
 	dirs := w.layers.Lowers
 	if tg.Sys == uniontest.Plain {
 		err = Merge(entries, w.caps).WriteTree(w.layers.Merged)
@@ -125,6 +128,7 @@ func (w *world) path(dir string) string { return filepath.Join(w.mount.Dir(), di
 
 func (w *world) newWorker(t testing.TB, dir string, entries []Entry) *worker {
 	t.Helper()
+	entries = w.caps.Limits.Entries(entries)
 	k := &worker{w: w, dir: dir, entries: entries, tree: Merge(entries, w.caps), proc: StartProc(t)}
 	if dir == "" {
 		k.tree.root.mode = unix.S_IFDIR | 0o755
@@ -325,8 +329,14 @@ func (k *worker) failed(t *testing.T, tg Target, p Plan) bool {
 	return true
 }
 
+// failuresEnv in the environment names another directory for the sequences that fail: not everybody may write to ours.
+const failuresEnv = "LAMINA_MODEL_FAILURES"
+
 func (r *Record) save(name string) (string, error) {
 	dir := filepath.Join("testdata", "failures")
+	if own := os.Getenv(failuresEnv); own != "" {
+		dir = own
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}

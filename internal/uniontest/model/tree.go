@@ -149,6 +149,9 @@ type Caps struct {
 
 	// Umask is that of the process which executes.
 	Umask uint32
+
+	// Limits are those of the process which executes.
+	Limits Limits
 }
 
 // WhiteoutCap is what a filesystem does with RENAME_WHITEOUT.
@@ -169,7 +172,7 @@ func NewTree(caps Caps) *Tree {
 }
 
 func (t *Tree) newInode(mode uint32) *inode {
-	i := &inode{mode: mode, xattrs: map[string]string{}}
+	i := &inode{mode: mode, uid: uint32(t.caps.Limits.UID), gid: uint32(t.caps.Limits.GID), xattrs: map[string]string{}}
 	if i.isDir() {
 		i.entries, i.nlink = map[string]*inode{}, 2
 	}

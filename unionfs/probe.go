@@ -11,9 +11,12 @@ import (
 // true as those of a complete one are. It is completed when the names are listed, before any of them changes, and when
 // so many were probed that reading all would have been no more work.
 const (
-	// probeFrom is the st_size of a directory from which on its names are probed, in bytes, over all layers: some
-	// hundred names on ext4, xfs and btrfs, 800 on tmpfs. A filesystem that gives no such size is not probed.
+	// probeFrom is the st_size of a directory from which on its names are probed, in bytes beyond the first block, over all
+	// layers: some hundred names on ext4, xfs and btrfs, 800 on tmpfs. A filesystem that gives no such size is not probed.
 	probeFrom = 16 << 10
+
+	// dirBlock is the size of a directory that holds little or nothing, where directories have blocks.
+	dirBlock = 4096
 
 	// probeBytes is how much of st_size is read in the time in which a name is probed in one layer.
 	probeBytes = 128
@@ -84,7 +87,7 @@ func (fs *FS) probesFor(dirs []*dir) int {
 		if err != nil {
 			return 0
 		}
-		size += st.Size
+		size += max(0, st.Size-dirBlock)
 	}
 	if size < probeFrom {
 		return 0

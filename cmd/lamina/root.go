@@ -72,7 +72,7 @@ func (a *app) topCommands() []*cobra.Command {
 	}
 	return append(common,
 		a.attachCommand(), a.commitCommand(), a.cpCommand(), a.createCommand(), a.diffCommand(), a.exportCommand(),
-		a.historyCommand(), a.importCommand(), a.inspectCommand(), a.killCommand(), a.loadCommand(), a.logsCommand(),
+		a.historyCommand(), a.importCommand(), a.inspectCommand(), a.killCommand(), a.loadCommand(), a.logsCommand(), a.metricsCommand(),
 		a.pauseCommand(), a.portCommand(), a.renameCommand(), a.restartCommand(), a.rmCommand(), a.rmiCommand("rmi"),
 		a.saveCommand(), a.startCommand(), a.statsCommand(), a.stopCommand(), a.tagCommand(), a.topCommand(),
 		a.unpauseCommand(), a.updateCommand(), a.waitCommand(),

@@ -300,15 +300,19 @@ func names(base *os.Root) []string {
 }
 
 // List returns all live mounts in bases, by mount point.
+//
+// Errors: of bases and directories that cannot be read, besides the mounts of the others.
 func List(bases []string) ([]Info, error) {
 	var all []Info
+	var errs []error
 	for _, path := range bases {
 		base, err := os.OpenRoot(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		for _, name := range names(base) {
 			id, ok := strings.CutPrefix(name, prefix)
@@ -320,8 +324,8 @@ func List(bases []string) ([]Info, error) {
 				continue // it has ended meanwhile
 			}
 			if err != nil {
-				base.Close()
-				return nil, fmt.Errorf("%s/%s: %w", path, name, err)
+				errs = append(errs, fmt.Errorf("%s/%s: %w", path, name, err))
+				continue
 			}
 			info.ID, info.Path = id, filepath.Join(path, name)
 			all = append(all, info)
@@ -329,7 +333,7 @@ func List(bases []string) ([]Info, error) {
 		base.Close()
 	}
 	sort.SliceStable(all, func(i, j int) bool { return all[i].Mountpoint < all[j].Mountpoint })
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
 func read(base *os.Root, name string) (info Info, err error) {

@@ -150,14 +150,15 @@ type Mounts struct {
 
 // NewMounts makes them. labels come before those that a metric has by itself.
 func NewMounts(labels ...string) *Mounts {
-	d := &Mounts{up: Up.desc(labels), durations: Durations.desc(labels)}
+	d := &Mounts{up: Up.New(labels), durations: Durations.New(labels)}
 	for _, m := range mountMetrics {
-		d.descs = append(d.descs, m.desc(labels))
+		d.descs = append(d.descs, m.New(labels))
 	}
 	return d
 }
 
-func (d Desc) desc(labels []string) *prometheus.Desc {
+// New makes a descriptor. labels come before its own.
+func (d Desc) New(labels []string) *prometheus.Desc {
 	return prometheus.NewDesc(d.Name, d.Help, append(append([]string{}, labels...), d.Labels...), nil)
 }
 
@@ -185,13 +186,13 @@ func (d *Mounts) Collect(ch chan<- prometheus.Metric, m *figures.Mount, labels .
 	if m != nil {
 		up = 1
 	}
-	ch <- constant(d.up, prometheus.GaugeValue, up, labels)
+	ch <- Constant(d.up, prometheus.GaugeValue, up, labels)
 	if m == nil {
 		return
 	}
 	for i, metric := range mountMetrics {
 		metric.values(m, func(v float64, own ...string) {
-			ch <- constant(d.descs[i], metric.Type, v, append(append([]string{}, labels...), own...))
+			ch <- Constant(d.descs[i], metric.Type, v, append(append([]string{}, labels...), own...))
 		})
 	}
 	for _, o := range m.Requests.Opcodes {
@@ -216,7 +217,8 @@ func histogram(desc *prometheus.Desc, h *figures.Histogram, labels []string) pro
 	return m
 }
 
-func constant(desc *prometheus.Desc, typ prometheus.ValueType, v float64, labels []string) prometheus.Metric {
+// Constant is one value, with values for all labels.
+func Constant(desc *prometheus.Desc, typ prometheus.ValueType, v float64, labels []string) prometheus.Metric {
 	m, err := prometheus.NewConstMetric(desc, typ, v, valid(labels)...)
 	if err != nil {
 		return prometheus.NewInvalidMetric(desc, err)

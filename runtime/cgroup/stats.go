@@ -16,6 +16,9 @@ import (
 // userHZ is the unit of /proc/stat: USER_HZ of the kernel is 100 on every architecture that Go runs on.
 const userHZ = 100
 
+// OOMKills is what MemoryStats.Stats has the OOM kills of the group under, beside what the kernel counts in memory.stat.
+const OOMKills = "oom_kill"
+
 // Stats are the group's counters as `docker stats` has them, without ID, Name, Networks and the previous sample.
 //
 // Errors: *Unavailable where there is no cgroup.
@@ -25,6 +28,7 @@ func (g *Group) Stats() (*container.StatsResponse, error) {
 	}
 	g.mu.Lock()
 	s, err := g.mgr.Stats(&cgroups.StatsOptions{Controllers: cgroups.CPU | cgroups.Memory | cgroups.Pids | cgroups.IO})
+	kills, oomErr := g.oomKillsLocked()
 	g.mu.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("cgroup %s: stats: %w", g.id, err)
@@ -36,6 +40,9 @@ func (g *Group) Stats() (*container.StatsResponse, error) {
 		MemoryStats: memoryStats(&s.MemoryStats),
 		PidsStats:   container.PidsStats{Current: s.PidsStats.Current, Limit: s.PidsStats.Limit},
 		BlkioStats:  blkioStats(&s.BlkioStats),
+	}
+	if oomErr == nil && r.MemoryStats.Stats != nil {
+		r.MemoryStats.Stats[OOMKills] = kills
 	}
 	if f, err := os.Open("/proc/stat"); err == nil {
 		r.CPUStats.SystemUsage, r.CPUStats.OnlineCPUs = systemCPU(bufio.NewScanner(f))

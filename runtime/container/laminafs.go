@@ -66,6 +66,9 @@ func (c *Container) mount() (*union, error) {
 	cmd := exec.Command(bin, "-o", unionOptions(m, c.r), "lamina", m.Merged)
 	cmd.Dir = m.LayersDir
 	cmd.Stderr = &stderr
+	if os.Getenv("XDG_RUNTIME_DIR") == "" {
+		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+c.s.o.RunDir) // so that it is told of the mount, for Mounts to find
+	}
 	before := children()
 	if err := cmd.Run(); err != nil {
 		if text := strings.TrimSpace(stderr.String()); text != "" {

@@ -26,6 +26,9 @@ var formats = []string{
 // TestMain has the server built so that its fault points can be armed.
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "crash-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // others run the server, too
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -56,6 +59,9 @@ var build = sync.OnceValue(func() error {
 
 func needServer(t *testing.T) {
 	t.Helper()
+	if os.Getenv(errandEnv) != "" {
+		return // the server is built, and whoever runs the errand is who it is about
+	}
 	uniontest.NeedRoot(t)
 	uniontest.NeedFuse(t)
 	if err := build(); err != nil {
@@ -244,26 +250,7 @@ func TestPoints(t *testing.T) {
 	for nf, opts := range formats {
 		t.Run(opts, func(t *testing.T) {
 			here := map[string]bool{}
-			var g *rig
-			for ns, s := range scenarios {
-				chosen := func(p string, np int) bool { return long || !here[p] || (nf+ns+7*np)%12 == 0 }
-				ok := t.Run(s.name, func(sub *testing.T) {
-					s.run(sub, func() *trial {
-						if g == nil || g.used == g.copies {
-							if g != nil {
-								g.close()
-							}
-							g = newRig(t, opts)
-						}
-						g.t = sub
-						return g.next(s)
-					}, chosen, here)
-				})
-				if !ok && g != nil { // nobody knows what it is like now
-					g.close()
-					g = nil
-				}
-			}
+			points(t, opts, here, func(p string, ns, np int) bool { return long || !here[p] || (nf+ns+7*np)%12 == 0 })
 			for p := range here {
 				hit[p] = true
 			}
@@ -275,6 +262,32 @@ func TestPoints(t *testing.T) {
 	for _, p := range fault.List() {
 		if !hit[p] {
 			t.Errorf("no scenario reaches the fault point %s", p)
+		}
+	}
+}
+
+// points runs all scenarios on a mount with the options, with the points that chosen picks by name, number of the scenario
+// and number of the point, and notes in hit those that it has reached.
+func points(t *testing.T, opts string, hit map[string]bool, chosen func(p string, ns, np int) bool) {
+	limits := model.LimitsHere()
+	var g *rig
+	for ns, s := range scenarios {
+		s = s.under(limits)
+		ok := t.Run(s.name, func(sub *testing.T) {
+			s.run(sub, func() *trial {
+				if g == nil || g.used == g.copies {
+					if g != nil {
+						g.close()
+					}
+					g = newRig(t, opts)
+				}
+				g.t = sub
+				return g.next(s)
+			}, func(p string, np int) bool { return chosen(p, ns, np) }, hit)
+		})
+		if !ok && g != nil { // nobody knows what it is like now
+			g.close()
+			g = nil
 		}
 	}
 }

@@ -50,6 +50,17 @@ type scenario struct {
 	open   bool // the change is about a descriptor of the setup
 }
 
+// under is the scenario as somebody with the limits can do it.
+func (s *scenario) under(l model.Limits) *scenario {
+	c := *s
+	c.setup = nil
+	for _, o := range s.setup {
+		c.setup = append(c.setup, l.Op(o))
+	}
+	c.change = l.Op(s.change)
+	return &c
+}
+
 func op(kind, path string) model.Op { return model.Op{Kind: kind, Path: path} }
 
 func mv(path, to string, flags ...string) model.Op {

@@ -87,6 +87,7 @@ func TestLaminafs(t *testing.T) {
 	for _, who := range []uniontest.Identity{uniontest.UserNS, uniontest.User} {
 		for _, origin := range origins {
 			t.Run(string(who)+"/"+origin, func(t *testing.T) {
+				t.Parallel() // in a process of its own
 				union(t, uniontest.Laminafs, who, origin, formats["wh"]...)
 			})
 		}
@@ -105,6 +106,7 @@ func union(t *testing.T, sys uniontest.System, who uniontest.Identity, origin st
 	l.Lowers = l.Lowers[:1]
 
 	p := posix.Place{Systems: rows(sys, who, origin, opts), Backing: backing, Dir: l.Lowers[0]}
+	p.Small = sys == uniontest.Laminafs && (who != uniontest.Root || (origin == "upper") != slices.Contains(opts, "whiteout=wh"))
 	if origin == "lower" {
 		do(t, h, "lay", p)
 		p.Laid = true

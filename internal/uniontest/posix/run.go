@@ -112,6 +112,7 @@ var Abilities = map[string]func(dir string) error{
 			return setFlags(fd, 0)
 		})
 	},
+	"large": func(string) error { return nil }, // a place may be excused: see Place.Small
 	"long": func(string) error {
 		if os.Getenv("LAMINA_LONG") == "" {
 			return errors.New("LAMINA_LONG is not set")
@@ -155,6 +156,10 @@ type Place struct {
 
 	// Dir is the directory that the cases run in, each in one of its own below it.
 	Dir string
+
+	// Small excuses the place from the cases that make very many objects, unless everything is asked for: they take most
+	// of the time, and another place of the same system has them.
+	Small bool
 
 	// Laid says that [Lay] has made the cases' directories and trees already, in a layer below Dir.
 	Laid bool
@@ -205,6 +210,9 @@ func (p Place) lacks() map[string]error {
 		if err := try(p.Backing); err != nil {
 			lacks[name] = fmt.Errorf("%s: %w", name, err)
 		}
+	}
+	if p.Small && os.Getenv("LAMINA_LONG") == "" {
+		lacks["large"] = errors.New("large: LAMINA_LONG is not set, and another place has the case")
 	}
 	return lacks
 }

@@ -136,7 +136,7 @@ func TestLifeOfAVolume(t *testing.T) {
 	if _, err := s.Get("data"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Get of none: %v", err)
 	}
-	if _, err := s.Create("with-options", nil, map[string]string{"type": "nfs"}); err == nil || !strings.Contains(err.Error(), `"type"`) {
+	if _, err := s.Create("with-options", nil, map[string]string{"type": "nfs", "device": "x"}); err == nil || !strings.Contains(err.Error(), "type=nfs") {
 		t.Errorf("options: %v", err)
 	}
 	clean(t, s)

@@ -57,7 +57,8 @@ func isSparse(h *tar.Header) bool {
 	return false
 }
 
-// writeData writes an entry's data to the new file fd. What has holes in the tar gets holes on disk.
+// writeData writes an entry's data to the new file fd. What has holes in the tar gets holes on disk, and so does a long
+// run of zeros in any other file: the tar of a commit has no holes, and a disk image of a terabyte would not fit.
 func writeData(fd int, r io.Reader, h *tar.Header) error {
 	if h.Size == 0 {
 		return nil
@@ -65,6 +66,7 @@ func writeData(fd int, r io.Reader, h *tar.Header) error {
 	bp := buffers.Get().(*[]byte)
 	defer buffers.Put(bp)
 	sparse := isSparse(h)
+	holes := sparse
 	off := int64(0)
 	for {
 		n, err := io.ReadFull(r, *bp)
@@ -72,8 +74,11 @@ func writeData(fd int, r io.Reader, h *tar.Header) error {
 			return fmt.Errorf("read data: %w", err)
 		}
 		write := pwrite
-		if sparse {
+		switch {
+		case sparse:
 			write = pwriteSparse
+		case n == bufferSize && allZero(*bp):
+			write, holes = pwriteNothing, true
 		}
 		if werr := write(fd, (*bp)[:n], off); werr != nil {
 			return fmt.Errorf("write data: %w", werr)
@@ -86,7 +91,7 @@ func writeData(fd int, r io.Reader, h *tar.Header) error {
 	if off != h.Size {
 		return fmt.Errorf("read data: %d bytes of %d: %w", off, h.Size, io.ErrUnexpectedEOF)
 	}
-	if sparse {
+	if holes {
 		return ftruncate(fd, h.Size)
 	}
 	return nil
@@ -106,6 +111,19 @@ func pwriteSparse(fd int, buf []byte, off int64) error {
 	}
 	return nil
 }
+
+// allZero looks at buf, whose length is a multiple of holeSize; a file that is none stops it at its first block.
+func allZero(buf []byte) bool {
+	for ; len(buf) > 0; buf = buf[holeSize:] {
+		if !isHole(buf[:holeSize]) {
+			return false
+		}
+	}
+	return true
+}
+
+// pwriteNothing leaves a hole.
+func pwriteNothing(int, []byte, int64) error { return nil }
 
 func isHole(block []byte) bool { return bytes.Equal(block, zeros[:len(block)]) }
 

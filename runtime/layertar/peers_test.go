@@ -198,3 +198,23 @@ func TestSparseHasHoles(t *testing.T) {
 		t.Error("a file larger than the limit is unpacked because it is a hole")
 	}
 }
+
+// TestZerosBecomeHoles: a tar that says nothing of holes, as that of a commit, does not fill the disk with zeros.
+func TestZerosBecomeHoles(t *testing.T) {
+	dir := t.TempDir()
+	want := make([]byte, 8<<20+100)
+	copy(want[3<<20+7:], "island")
+	copy(want[8<<20+95:], "ends")
+	must(t, os.WriteFile(filepath.Join(dir, "f"), want, 0o644))
+	layer := pack(t, dir)
+	if len(layer) < len(want) {
+		t.Fatalf("the tar has %d bytes: it has holes itself", len(layer))
+	}
+	path := filepath.Join(apply(t, layer, layertar.Options{}), "f")
+	if st := lstat(t, path); st.Blocks*512 > 2<<20 {
+		t.Errorf("%d bytes on disk", st.Blocks*512)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("other data: %d bytes, %v", len(got), err)
+	}
+}

@@ -163,3 +163,28 @@ func TestCrash(t *testing.T) {
 		})
 	}
 }
+
+// TestCrashedJournal: the power went before the journal was on the disk. The change is as if it had not been.
+func TestCrashedJournal(t *testing.T) {
+	root, _ := crashStore(t)
+	s := &Store{root: root}
+	before := state(t, s)
+	for _, text := range []string{"", `[{"From":"tmp/`, "\x00\x00\x00\x00"} {
+		dir := s.path(transactionPath(randomHex(16)))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, journalName), text)
+		again, err := Open(root)
+		if err != nil {
+			t.Fatalf("journal %q: %v", text, err)
+		}
+		if got := state(t, again); got != before {
+			t.Errorf("journal %q: %s\nwant %s", text, got, before)
+		}
+		again.checkInvariants(t)
+		if _, err := os.Stat(dir); !isNotExist(err) {
+			t.Errorf("journal %q: its folder is still there: %v", text, err)
+		}
+	}
+}

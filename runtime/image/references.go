@@ -121,7 +121,7 @@ func (t *txn) writeRepositories(r *repositories) error {
 	if err != nil {
 		return err
 	}
-	if err := t.stage(repositoriesFile, text); err != nil {
+	if err := t.stageSynced(repositoriesFile, text); err != nil {
 		return err
 	}
 	t.move(repositoriesFile, repositoriesFile)

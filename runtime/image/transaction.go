@@ -2,9 +2,11 @@ package image
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/laminafs/lamina/internal/fault"
@@ -86,6 +88,20 @@ func (t *txn) stage(name string, content []byte) error {
 	return os.WriteFile(path, content, 0o600)
 }
 
+// stageSynced is stage for what the store could not be read without: it is on the disk when it returns. A layer's files
+// are not synced, by Docker and podman neither: who pulls the plug while they are on their way has a layer with holes.
+func (t *txn) stageSynced(name string, content []byte) error {
+	f, err := os.OpenFile(filepath.Join(t.dir, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
 // move plans a rename of name, a path in the transaction's folder, to a place in the store.
 func (t *txn) move(name, to string) { t.moves = append(t.moves, move{t.place(name), to}) }
 
@@ -113,7 +129,11 @@ func (t *txn) commit(plan func() error) error {
 		if err != nil {
 			return err
 		}
-		if err := t.stage("journal.new", text); err != nil {
+		stage := t.stage
+		if slices.ContainsFunc(t.moves, func(m move) bool { return m.To == repositoriesFile }) {
+			stage = t.stageSynced // of a container's layers, which go with a start, nothing is worth the wait
+		}
+		if err := stage("journal.new", text); err != nil {
 			return err
 		}
 		if err := os.Rename(filepath.Join(t.dir, "journal.new"), filepath.Join(t.dir, journalName)); err != nil {
@@ -139,8 +159,8 @@ func (s *Store) replay(id string) error {
 		return err
 	}
 	var moves []move
-	if err := json.Unmarshal(text, &moves); err != nil {
-		return fmt.Errorf("%s: %w", journal, err)
+	if json.Unmarshal(text, &moves) != nil {
+		return os.Remove(journal) // it was never synced when the power went: nothing came of the change
 	}
 	for _, m := range moves {
 		// The second: something may be renamed away and its place taken by the next move.

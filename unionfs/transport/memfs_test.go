@@ -2,16 +2,20 @@ package transport
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // memfs is a filesystem of one directory with the file "hello", which says hello. "panic" panics when it is looked
-// up, and "slow" is found only when somebody closes release.
+// up, "slow" is found only when somebody closes release, and "patient" waits until nobody waits for it. Who asks hello
+// for the attribute "user.notify" has the kernel told of everything.
 type memfs struct {
 	fuse.RawFileSystem
 
-	release chan struct{}
+	release  chan struct{}
+	notifier *Notifier
+	waiting  atomic.Int32 // how many lookups of "slow" and "patient" are at work
 
 	mu   sync.Mutex
 	asks map[uint32]bool // the uids that a request came from
@@ -40,12 +44,19 @@ func (m *memfs) attr(id uint64, a *fuse.Attr) {
 
 const ever = 1 << 30 // seconds
 
-func (m *memfs) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (m *memfs) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	switch name {
 	case "panic":
 		panic("as asked")
 	case "slow":
+		m.waiting.Add(1)
+		defer m.waiting.Add(-1)
 		<-m.release
+	case "patient":
+		m.waiting.Add(1)
+		defer m.waiting.Add(-1)
+		<-cancel
+		return fuse.EINTR
 	case "hello":
 	default:
 		return fuse.ENOENT
@@ -66,6 +77,21 @@ func (m *memfs) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 
 func (m *memfs) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	return fuse.ReadResultData([]byte(helloText)[min(in.Offset, uint64(len(helloText))):]), fuse.OK
+}
+
+func (m *memfs) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string, _ []byte) (uint32, fuse.Status) {
+	if attr != "user.notify" {
+		return 0, fuse.ENODATA
+	}
+	for _, status := range []fuse.Status{
+		m.notifier.InvalInode(in.NodeId, -1, 0), m.notifier.InvalInode(in.NodeId, 0, 0),
+		m.notifier.Store(in.NodeId, 0, []byte(helloText)), m.notifier.InvalEntry(fuse.FUSE_ROOT_ID, "hello"),
+	} {
+		if status != fuse.OK && status != fuse.ENOENT {
+			return 0, status
+		}
+	}
+	return 0, fuse.OK
 }
 
 func (m *memfs) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// maxAnswer bounds what a server can make us hold, in bytes. One with every opcode, errno and bucket takes a tenth.
+// maxAnswer bounds what a server can make us hold, in bytes. One with every opcode, errno and bucket takes a tenth of it at most.
 const maxAnswer = 4 << 20
 
 // errTooLong is returned for a server that does not come to an end.

@@ -16,13 +16,14 @@ import (
 
 // sampled is a container and what could be found out about it.
 type sampled struct {
-	*container.Container
-	now   *container.Sample
-	stats *api.StatsResponse // nil where it does not run, or does not answer
+	name, id string
+	created  time.Time
+	now      *container.Sample
+	stats    *api.StatsResponse // nil where it does not run, or does not answer
 }
 
 func sample(ctx context.Context, c *container.Container) *sampled {
-	s := &sampled{Container: c}
+	s := &sampled{name: c.Name(), id: c.ID(), created: c.Created()}
 	var err error
 	if s.now, err = c.Sample(); err != nil {
 		return nil // removed meanwhile, or damaged
@@ -41,7 +42,7 @@ func sample(ctx context.Context, c *container.Container) *sampled {
 // labels are those of containers and, with "mount", of mounts.
 var labels = []string{"container", "container_id", "image"}
 
-func (s *sampled) labels() []string { return []string{s.Name(), s.ID(), s.now.Image} }
+func (s *sampled) labels() []string { return []string{s.name, s.id, s.now.Image} }
 
 // The states that are told apart; a container is in one of them.
 var states = []api.ContainerState{
@@ -98,7 +99,7 @@ var containerMetrics = []metric{
 		func(s *sampled, e emit) { e(float64(s.now.Restarts)) },
 	},
 	fromRecord("lamina_container_created_time_seconds", "When it was created, in seconds since 1970.",
-		func(s *sampled, e emit) { e(unixTime(s.Created())) }),
+		func(s *sampled, e emit) { e(unixTime(s.created)) }),
 	fromRecord("lamina_container_start_time_seconds", "When the last run began, in seconds since 1970.",
 		func(s *sampled, e emit) {
 			if !s.now.Started.IsZero() {

@@ -95,11 +95,7 @@ func (h *Host) Collect(ch chan<- prometheus.Metric) {
 		if s.now.Server != 0 {
 			servers[s.now.Server] = s
 		}
-		for i, m := range containerMetrics {
-			m.values(s, func(v float64, own ...string) {
-				ch <- metrics.Constant(h.containers[i], m.Type, v, append(s.labels(), own...))
-			})
-		}
+		h.container(ch, s)
 	}
 	live, err := mounts.All(ctx, h.src.Bases, true)
 	h.failure(ch, "mount", err)
@@ -109,6 +105,14 @@ func (h *Host) Collect(ch chan<- prometheus.Metric) {
 			of = s.labels()
 		}
 		h.mounts.Collect(ch, m.Figures, append(of, m.ID)...)
+	}
+}
+
+func (h *Host) container(ch chan<- prometheus.Metric, s *sampled) {
+	for i, m := range containerMetrics {
+		m.values(s, func(v float64, own ...string) {
+			ch <- metrics.Constant(h.containers[i], m.Type, v, append(s.labels(), own...))
+		})
 	}
 }
 

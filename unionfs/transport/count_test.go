@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"encoding/json"
 	"maps"
 	"os"
 	"slices"
@@ -197,5 +198,21 @@ func TestNoticesAreCounted(t *testing.T) {
 	want := map[string]uint64{"INVAL_INODE": 1, "INVAL_ENTRY": 0, "DELETE": 0, "STORE": 0}
 	if got := x.m.Notifier().Sent(); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// The most that a mount can have to tell is not much.
+func TestFiguresAreBounded(t *testing.T) {
+	r, f := newFixed()
+	r.figures(true)
+	for op := range opCount {
+		for f.status = range fuse.Status(errnos) {
+			r.end(r.begin(op), f.status)
+		}
+	}
+	got, _ := r.figures(true)
+	text, err := json.Marshal(got)
+	if err != nil || len(got.Opcodes) != int(opCount) || len(text) > 400<<10 {
+		t.Errorf("%d opcodes in %d bytes, %v", len(got.Opcodes), len(text), err)
 	}
 }

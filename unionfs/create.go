@@ -130,7 +130,7 @@ func (fs *FS) createIn(p *node, name string, o newObject) (*node, error) {
 type maker struct {
 	newObject
 	uid, gid uint32 // to store
-	parent   unix.Stat_t
+	group    uint32 // what the inode gets for a group where nobody says another
 	acl      []byte // default ACL of the parent
 	disown   bool   // the parent has a default ACL, but ACLs are not kept
 }
@@ -146,11 +146,16 @@ func (fs *FS) planNew(p *node, fd int, o newObject) (m maker, err error) {
 	if m.gid, err = fs.ids.storedGID(o.owner.Gid); err != nil {
 		m.gid = overflowID
 	}
-	if m.parent, err = fs.stat(p); err != nil {
+	m.group = fs.egid
+	gid, set, err := fs.setGID(p)
+	if err != nil {
 		return m, err
 	}
-	if m.parent.Mode&unix.S_ISGID != 0 {
-		m.gid = m.parent.Gid
+	if set {
+		m.gid = gid
+		if !fs.overrideAlways { // then the inode has not what is shown
+			m.group = gid
+		}
 		if o.mode&unix.S_IFMT == unix.S_IFDIR {
 			m.mode |= unix.S_ISGID
 		}
@@ -170,6 +175,16 @@ func (fs *FS) planNew(p *node, fd int, o newObject) (m maker, err error) {
 	return m, nil
 }
 
+// setGID reports whether the directory p gives its group to what is made in it, and which that is.
+func (fs *FS) setGID(p *node) (gid uint32, set bool, err error) {
+	var a fuse.Attr
+	if fs.attrs.get(p, &a) && a.Mode&unix.S_ISGID == 0 {
+		return 0, false, nil
+	}
+	st, err := fs.stat(p)
+	return st.Gid, st.Mode&unix.S_ISGID != 0, err
+}
+
 // made is a new object in the upper.
 type made struct {
 	st   unix.Stat_t
@@ -181,13 +196,9 @@ type made struct {
 // in place; anything else is completed in the staging directory first.
 func (fs *FS) makeObject(a sys.At, m maker, flags entryFlags) (made, error) {
 	meta, over := fs.plan(m.uid, m.gid, m.mode, uint64(m.rdev))
-	gid := fs.egid
-	if m.parent.Mode&unix.S_ISGID != 0 && !fs.overrideAlways { // then the inode has not what is shown
-		gid = m.parent.Gid
-	}
 	isDir := m.mode&unix.S_IFMT == unix.S_IFDIR
 	opaque := isDir && flags&inLower != 0
-	inPlace := over == nil && meta.UID == fs.euid && meta.GID == gid && flags&whNode == 0 && !opaque &&
+	inPlace := over == nil && meta.UID == fs.euid && meta.GID == m.group && flags&whNode == 0 && !opaque &&
 		!m.disown // in the staging directory nothing is inherited
 	if inPlace {
 		r := made{fd: -1}
@@ -237,7 +248,11 @@ func (r *made) make(a sys.At, mode uint32, m maker) (err error) {
 	return err
 }
 
+// stat reads the attributes of the object a that was made.
 func (r *made) stat(a sys.At) (err error) {
+	if r.fd >= 0 {
+		a = sys.Fd(r.fd)
+	}
 	r.st, err = sys.Stat(a)
 	return err
 }

@@ -99,7 +99,7 @@ func (fs *FS) readDir(d *dir, fn func(sys.Dirent)) error {
 		return err
 	}
 	defer sys.Close(list)
-	return sys.ReadDir(list, fn)
+	return sys.ReadDirOn(list, fn)
 }
 
 // reopen opens the directory that fd is open on a second time, since fd, mostly from O_PATH, can do less: neither list

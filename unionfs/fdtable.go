@@ -65,7 +65,7 @@ func (t *fdTable) install(c *cachedFd, fd int) int {
 		return mine
 	}
 	c.fd = int32(fd + 1)
-	c.refs = 1
+	c.refs++ // who had one that was stolen still counts
 	t.open++
 	victims := t.shrinkLocked()
 	t.mu.Unlock()
@@ -107,6 +107,23 @@ func (t *fdTable) takeLocked(c *cachedFd) int {
 	c.fd = 0
 	t.open--
 	return fd
+}
+
+// steal takes c's descriptor out of the table, if it is open and nobody uses it but holders. It is the caller's then, and
+// c is closed: users that are left release it as ever.
+func (t *fdTable) steal(c *cachedFd, holders int32) (int, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.fd == 0 || c.refs != holders {
+		return -1, false
+	}
+	fd := int(c.fd - 1)
+	if c.refs == 0 {
+		return t.takeLocked(c), true
+	}
+	c.fd = 0
+	t.open--
+	return fd, true
 }
 
 // forget closes c's descriptor, now or when the last who uses it is done. c is not to be used again.

@@ -322,7 +322,10 @@ func (fs *FS) keepContent(n *node) (undo func(), err error) {
 		}
 		fs.fds.mustPin() // a filesystem without hard links
 	}
-	fd, err := sys.Open(at, unix.O_PATH, 0)
+	fd, ok := fs.stealFile(n)
+	if !ok {
+		fd, err = sys.Open(at, unix.O_PATH, 0)
+	}
 	if err != nil {
 		fs.fds.unpin()
 		return nothing, err
@@ -333,6 +336,16 @@ func (fs *FS) keepContent(n *node) (undo func(), err error) {
 		sys.Close(fd)
 		fs.fds.unpin()
 	}, nil
+}
+
+// stealFile takes the descriptor for IO of an upper file away, if it has one. Precondition: n.loc is held exclusively, so
+// that nobody uses it.
+func (fs *FS) stealFile(n *node) (int, bool) {
+	f := n.file.Load()
+	if f == nil || f.lower {
+		return -1, false
+	}
+	return fs.fds.steal(&f.fd, 0)
 }
 
 // keepDir keeps an upper directory open that is about to be removed, if there is room, as pin says: who has it open may
@@ -348,7 +361,10 @@ func (fs *FS) keepDir(n *node, pin func() bool) (undo func(), err error) {
 		return nothing, err
 	}
 	defer release()
-	fd, err := reopen(at.Dirfd, unix.O_PATH)
+	fd, ok := fs.fds.steal(&n.dir.upper.fd, 1) // held by us alone
+	if !ok {
+		fd, err = reopen(at.Dirfd, unix.O_PATH)
+	}
 	if err != nil {
 		fs.fds.unpin()
 		return nothing, nil // of no mode that lets us search it: then it is just not kept

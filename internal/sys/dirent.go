@@ -24,6 +24,11 @@ func ReadDir(fd int, fn func(Dirent)) error {
 	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
 		return err
 	}
+	return ReadDirOn(fd, fn)
+}
+
+// ReadDirOn is ReadDir from where fd is: of a directory just opened, all of it.
+func ReadDirOn(fd int, fn func(Dirent)) error {
 	bp := direntBufs.Get().(*[]byte)
 	defer direntBufs.Put(bp)
 	for {

@@ -127,7 +127,7 @@ func TestLazyUnmountUnderRequest(t *testing.T) {
 func TestNotifyFromRequest(t *testing.T) {
 	eachTransport(t, func(t *testing.T, o Options) {
 		x := mount(t, o)
-		x.fs.notifier = x.m.Notifier()
+		x.fs.notifier.Store(x.m.Notifier())
 		// The kernel drops the page before it is read again, so that READ and notification meet.
 		script := `for i in $(seq 50); do dd if=hello iflag=nocache,direct of=/dev/null 2>/dev/null; dd of=/dev/null if=hello iflag=nocache 2>/dev/null; cat hello >/dev/null; done; echo done`
 		reader := exec.Command("bash", "-c", script)

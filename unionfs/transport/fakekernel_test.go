@@ -34,6 +34,9 @@ func newFakeKernel(t *testing.T, o Options, fs fuse.RawFileSystem) (k *fakeKerne
 	}
 	k = &fakeKernel{t: t, fd: pair[0], log: &logged{}, gone: make(chan struct{})}
 	k.m = &Mount{Fd: pair[1], opts: o}
+	if w, ok := fs.(*waitfs); ok {
+		w.notifier = k.m.Notifier()
+	}
 	k.send(initMessage(allOffered))
 	if k.s, err = k.m.Serve(fs, log.New(k.log, "", 0), false, func() { close(k.gone) }); err != nil {
 		t.Fatal(err)
@@ -151,7 +154,6 @@ func eachCarrier(t *testing.T, f func(t *testing.T, k *fakeKernel, fs *waitfs)) 
 	eachTransport(t, func(t *testing.T, o Options) {
 		fs := newWaitfs()
 		k, _ := newFakeKernel(t, o, fs)
-		fs.notifier = k.m.Notifier()
 		f(t, k, fs)
 		k.close()
 		select {
@@ -365,7 +367,6 @@ func TestSingleThreaded(t *testing.T) {
 		o.SingleThreaded = true
 		fs := newWaitfs()
 		k, _ := newFakeKernel(t, o, fs)
-		fs.notifier = k.m.Notifier()
 		k.send(lookup(2, "slow"))
 		<-fs.began
 		k.send(lookup(4, "blocking"))

@@ -14,7 +14,7 @@ type memfs struct {
 	fuse.RawFileSystem
 
 	release  chan struct{}
-	notifier *Notifier
+	notifier atomic.Pointer[Notifier]
 	waiting  atomic.Int32 // how many lookups of "slow" and "patient" are at work
 
 	mu   sync.Mutex
@@ -83,9 +83,10 @@ func (m *memfs) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string, _ []
 	if attr != "user.notify" {
 		return 0, fuse.ENODATA
 	}
+	n := m.notifier.Load()
 	for _, status := range []fuse.Status{
-		m.notifier.InvalInode(in.NodeId, -1, 0), m.notifier.InvalInode(in.NodeId, 0, 0),
-		m.notifier.Store(in.NodeId, 0, []byte(helloText)), m.notifier.InvalEntry(fuse.FUSE_ROOT_ID, "hello"),
+		n.InvalInode(in.NodeId, -1, 0), n.InvalInode(in.NodeId, 0, 0),
+		n.Store(in.NodeId, 0, []byte(helloText)), n.InvalEntry(fuse.FUSE_ROOT_ID, "hello"),
 	} {
 		if status != fuse.OK && status != fuse.ENOENT {
 			return 0, status

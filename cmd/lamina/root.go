@@ -51,6 +51,7 @@ func rootCommand(a *app) *cobra.Command {
 	cmd.AddCommand(
 		group("container", "Manage containers", a.containerCommands()...),
 		group("image", "Manage images", a.imageCommands()...),
+		group("mount", "Show mounts", a.mountLsCommand()),
 		group("volume", "Manage volumes", a.volumeCommands()...),
 		group("system", "Manage lamina", a.dfCommand(), a.infoCommand(), a.systemPruneCommand()),
 	)

@@ -14,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/laminafs/lamina/internal/figures"
 	"github.com/laminafs/lamina/runtime/container"
+	"github.com/laminafs/lamina/runtime/mounts"
 )
 
 // statsPause is between two samples: what the rates are taken over.
@@ -22,7 +24,13 @@ const statsPause = time.Second
 
 type statsFlags struct {
 	all, noStream, noTrunc bool
+	fs                     bool
 	format                 string
+}
+
+// wantsFS tells whether the figures of the filesystem are shown.
+func (f *statsFlags) wantsFS() bool {
+	return f.fs || strings.Contains(f.format, ".FS") || f.format == formatter.JSONFormatKey
 }
 
 func (a *app) statsCommand() *cobra.Command {
@@ -37,6 +45,7 @@ func (a *app) statsCommand() *cobra.Command {
 	set.BoolVarP(&f.all, "all", "a", false, "Show all containers (default shows just running)")
 	set.BoolVar(&f.noStream, "no-stream", false, "Disable streaming stats and only pull the first result")
 	set.BoolVar(&f.noTrunc, "no-trunc", false, "Do not truncate output")
+	set.BoolVar(&f.fs, "fs", false, "Show what the containers' filesystems do")
 	set.StringVar(&f.format, "format", "", formatHelp)
 	a.completeContainers(cmd, -1, running)
 	return cmd
@@ -50,18 +59,18 @@ func (a *app) stats(ctx context.Context, names []string, f *statsFlags) error {
 			return err
 		}
 		// The first sample of a container has none before it to take a rate from.
-		entries, rates := a.sample(ctx, list)
+		entries, rates := a.sample(ctx, list, f.wantsFS())
 		if !rates || f.noStream {
 			if !pause(ctx) {
 				return nil
 			}
-			entries, _ = a.sample(ctx, list)
+			entries, _ = a.sample(ctx, list, f.wantsFS())
 		}
 		var text strings.Builder
 		if clear {
 			text.WriteString("\x1b[H\x1b[2J") // to the corner, and empty the screen
 		}
-		err = statsWrite(formatter.Context{Output: &text, Format: statsFormat(f.format), Trunc: !f.noTrunc}, entries)
+		err = statsWrite(formatter.Context{Output: &text, Format: statsFormat(f.format, f.fs), Trunc: !f.noTrunc}, entries)
 		if err == nil {
 			_, err = io.WriteString(a.out, text.String())
 		}
@@ -115,20 +124,43 @@ func (a *app) measured(ctx context.Context, names []string, all bool) ([]*contai
 	return list, nil
 }
 
-// sample asks all at once. rates tells whether each that runs had a sample before.
-func (a *app) sample(ctx context.Context, list []*container.Container) (entries []statsEntry, rates bool) {
+// sample asks all at once, and with fs the mounts too. rates tells whether each that runs had a sample before.
+func (a *app) sample(ctx context.Context, list []*container.Container, fs bool) (entries []statsEntry, rates bool) {
 	entries = make([]statsEntry, len(list))
 	before := make([]bool, len(list))
 	var wg sync.WaitGroup
+	var told map[int]*figures.Mount
+	if fs {
+		wg.Go(func() { told = a.figures(ctx) })
+	}
 	for i, c := range list {
 		wg.Go(func() { entries[i], before[i] = sampleOne(ctx, c) })
 	}
 	wg.Wait()
+	for i, c := range list {
+		if now, err := c.Sample(); err == nil && now.Server != 0 {
+			entries[i].fs = told[now.Server]
+		}
+	}
 	rates = true
 	for _, b := range before {
 		rates = rates && b
 	}
 	return entries, rates
+}
+
+// figures are what mounts have told, by the pid of the server. What does not answer is left out.
+func (a *app) figures(ctx context.Context) map[int]*figures.Mount {
+	told := map[int]*figures.Mount{}
+	s, err := a.containers()
+	if err != nil {
+		return told // the list that we are asked for came from it
+	}
+	live, _ := mounts.All(ctx, mounts.Bases(s.RunDir()), false)
+	for _, m := range live {
+		told[m.PID] = m.Figures
+	}
+	return told
 }
 
 func sampleOne(ctx context.Context, c *container.Container) (e statsEntry, rate bool) {

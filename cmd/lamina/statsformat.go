@@ -6,12 +6,19 @@ import (
 	"github.com/docker/cli/cli/command/formatter"
 	"github.com/docker/go-units"
 	api "github.com/moby/moby/api/types/container"
+
+	"github.com/laminafs/lamina/internal/figures"
 )
 
 const statsTable = "table {{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}"
 
-func statsFormat(source string) formatter.Format {
+const statsFSTable = "table {{.ID}}\t{{.Name}}\t{{.FSRequests}}\t{{.FSErrors}}\t{{.FSIO}}\t{{.FSCopyUps}}\t{{.FSWhiteouts}}\t{{.FSNodes}}\t{{.FSMem}}"
+
+func statsFormat(source string, fs bool) formatter.Format {
 	if source == "" || source == formatter.TableFormatKey {
+		if fs {
+			return statsFSTable
+		}
 		return statsTable
 	}
 	return formatter.Format(source)
@@ -26,6 +33,8 @@ type statsEntry struct {
 	memoryPercent             float64
 	received, sent, read, put float64 // bytes
 	pids                      uint64
+
+	fs *figures.Mount // nil where it is not shown, or has told nothing
 }
 
 // fill works out what Docker shows from a sample and the one before it.
@@ -82,6 +91,8 @@ func statsWrite(ctx formatter.Context, entries []statsEntry) error {
 	head.Header = formatter.SubHeaderContext{
 		"Container": "CONTAINER", "Name": "NAME", "ID": "CONTAINER ID", "CPUPerc": "CPU %", "MemUsage": "MEM USAGE / LIMIT",
 		"MemPerc": "MEM %", "NetIO": "NET I/O", "BlockIO": "BLOCK I/O", "PIDs": "PIDS",
+		"FSRequests": "FS REQUESTS", "FSErrors": "FS ERRORS", "FSIO": "READ / WRITTEN", "FSCopyUps": "COPY-UPS",
+		"FSWhiteouts": "WHITEOUTS", "FSNodes": "NODES", "FSMem": "FS MEM", "FSLatency": "FS LATENCY",
 	}
 	return ctx.Write(head, func(format func(formatter.SubContext) error) error {
 		for _, e := range entries {
@@ -138,6 +149,15 @@ func (l *statsLine) pair(in, out float64) string {
 	}
 	return units.HumanSizeWithPrecision(in, 3) + " / " + units.HumanSizeWithPrecision(out, 3)
 }
+
+func (l *statsLine) FSRequests() string  { return fsLine{l.e.fs}.requests() }
+func (l *statsLine) FSErrors() string    { return fsLine{l.e.fs}.errors() }
+func (l *statsLine) FSLatency() string   { return fsLine{l.e.fs}.latency() }
+func (l *statsLine) FSIO() string        { return fsLine{l.e.fs}.io() }
+func (l *statsLine) FSCopyUps() string   { return fsLine{l.e.fs}.copyUps() }
+func (l *statsLine) FSWhiteouts() string { return fsLine{l.e.fs}.whiteouts() }
+func (l *statsLine) FSNodes() string     { return fsLine{l.e.fs}.nodes() }
+func (l *statsLine) FSMem() string       { return fsLine{l.e.fs}.memory() }
 
 func (l *statsLine) PIDs() string {
 	if !l.e.valid {

@@ -11,6 +11,8 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
+
+	"github.com/laminafs/lamina/internal/figures"
 )
 
 func TestMoment(t *testing.T) {
@@ -140,19 +142,37 @@ func TestStatsLine(t *testing.T) {
 	e := statsEntry{id: strings.Repeat("a", 64), name: "n"}
 	dead := e
 	e.fill(&s)
-	var out strings.Builder
-	if err := statsWrite(formatter.Context{Output: &out, Format: statsFormat(""), Trunc: true}, []statsEntry{e, dead}); err != nil {
-		t.Fatal(err)
-	}
-	want := []string{
+	checkStats(t, statsFormat("", false), []statsEntry{e, dead},
 		"CONTAINER ID NAME CPU % MEM USAGE / LIMIT MEM % NET I/O BLOCK I/O PIDS",
 		"aaaaaaaaaaaa n 50.00% 2MiB / 8MiB 25.00% 1.5kB / 2B 7B / 8B 4",
-		"aaaaaaaaaaaa n -- -- / -- -- -- -- --",
+		"aaaaaaaaaaaa n -- -- / -- -- -- -- --")
+	e.fs = &figures.Mount{
+		Requests: figures.Requests{ReadBytes: 1500, WrittenBytes: 2, Opcodes: []figures.Opcode{
+			{Name: "READ", Count: 4, Errors: map[string]uint64{"EIO": 1, "ENOSYS": 1},
+				Latency: &figures.Histogram{Seconds: 6e-6, Buckets: [len(figures.Bounds) + 1]uint64{2, 1}}},
+			{Name: "GETXATTR", Count: 3, Errors: map[string]uint64{"ENODATA": 2}},
+		}},
+		Union: figures.Union{CopyUps: 5, Whiteouts: 6, Nodes: 7}, Process: figures.Process{ResidentBytes: 8 << 20},
 	}
-	for i, line := range strings.Split(strings.TrimSpace(out.String()), "\n") {
-		if got := strings.Join(strings.Fields(line), " "); i >= len(want) || got != want[i] {
-			t.Errorf("line %d: %q, want %q", i, got, want)
-		}
+	checkStats(t, statsFormat("", true), []statsEntry{e, dead},
+		"CONTAINER ID NAME FS REQUESTS FS ERRORS READ / WRITTEN COPY-UPS WHITEOUTS NODES FS MEM",
+		"aaaaaaaaaaaa n 7 1 1.5kB / 2B 5 6 7 8MiB",
+		"aaaaaaaaaaaa n -- -- -- -- -- -- --")
+	checkStats(t, "{{.FSLatency}}", []statsEntry{e, dead}, "2µs", "--")
+}
+
+func checkStats(t *testing.T, format formatter.Format, entries []statsEntry, want ...string) {
+	t.Helper()
+	var out strings.Builder
+	if err := statsWrite(formatter.Context{Output: &out, Format: format, Trunc: true}, entries); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	for i := range lines {
+		lines[i] = strings.Join(strings.Fields(lines[i]), " ")
+	}
+	if !slices.Equal(lines, want) {
+		t.Errorf("got  %q\nwant %q", lines, want)
 	}
 }
 

@@ -109,6 +109,10 @@ func (fs *FS) copyUpParent(c *copies, n *node) error {
 	}
 }
 
+// slowCopy is from how many bytes on a copy takes so long that somebody else should answer meanwhile. To wake him costs a
+// third of what the copy of a small file does; where that waits for a disk, the transport notices by itself.
+const slowCopy = 64 << 10
+
 // stageCopy makes the copy in the staging directory, complete with where it comes from and, where the inode cannot
 // say, whom it belongs to.
 func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
@@ -124,6 +128,9 @@ func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
 	st, err := sys.Stat(at)
 	if err != nil {
 		return c, err
+	}
+	if n.dir == nil && limit != 0 && st.Size >= slowCopy {
+		fs.kernel.Blocking()
 	}
 	src := copyup.Source{At: at, Stat: st}
 	plain := n.isPlain()

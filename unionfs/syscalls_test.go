@@ -171,11 +171,11 @@ func TestSystemCalls(t *testing.T) {
 // calls is a union with a directory in the upper and one in the lower, whose requests are made directly.
 type calls struct {
 	*FS
-	t                  *testing.T
+	t                  testing.TB
 	root, upper, lower uint64 // nodeids
 }
 
-func newCalls(t *testing.T, files int) *calls {
+func newCalls(t testing.TB, files int) *calls {
 	t.Helper()
 	top := t.TempDir()
 	cfg := Config{Lowers: []string{top + "/l"}, Upper: top + "/u", Work: top + "/w"}

@@ -173,6 +173,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 		live.remove(logger) // the next mount of the layers may be there before all is on the disk
 	})
 	if err == nil {
+		unionfs.ReadAhead(m.Minor)
 		t := newTeller(fs, m, s, union)
 		t.tell(live, logger)
 		if exp != nil {

@@ -293,6 +293,10 @@ func FuzzDispatch(f *testing.F) {
 			f.Add(validRequest(rng, code))
 		}
 	}
+	for _, unique := range []uint64{0, 1, interrupting} { // what stands for none, or for something else, as a number
+		f.Add(lookup(unique, "x"))
+		f.Add(interrupt(unique))
+	}
 	x := newTwins(f, allOffered)
 	f.Fuzz(func(t *testing.T, request []byte) {
 		if len(request) < headerSize || len(request) > 64<<10 {

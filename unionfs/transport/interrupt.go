@@ -10,8 +10,8 @@ import (
 	"github.com/laminafs/lamina/internal/sys"
 )
 
-// interrupting is what stands for the number of a request while somebody interrupts it. The kernel would have to count
-// up to it.
+// interrupting is what stands for the number of a request while somebody interrupts it. A request that has it as its own,
+// up to which a kernel would have to count, cannot be interrupted.
 const interrupting = math.MaxUint64
 
 // inFlight is the request that a worker is at, for those who interrupt it.
@@ -33,6 +33,9 @@ func (w *worker) begin(unique uint64, byServer bool) {
 	if w.byServer.Load() != byServer {
 		w.byServer.Store(byServer)
 	}
+	if unique == interrupting {
+		unique = 0
+	}
 	w.unique.Store(unique)
 	if w.d.dead.Load() {
 		w.d.giveUp(w, unique)
@@ -51,7 +54,7 @@ func (f *inFlight) end() {
 
 // interruptHere closes the channel of the request if that is still being handled, and here.
 func (f *inFlight) interruptHere(unique uint64) bool {
-	if f.byServer.Load() || !f.unique.CompareAndSwap(unique, interrupting) {
+	if unique == 0 || f.byServer.Load() || !f.unique.CompareAndSwap(unique, interrupting) {
 		return false
 	}
 	close(f.cancel)

@@ -80,10 +80,20 @@ func childStart(config any) (conn, error) {
 	f := os.NewFile(fdConfig, "config")
 	b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
 	if err == nil {
-		err = json.Unmarshal(b, config)
+		err = decodeConfig(b, config)
 	}
 	_ = f.Close() // read only
 	return c, staged("start", err)
+}
+
+// decodeConfig reads what encodeConfig has written.
+func decodeConfig(b []byte, config any) error {
+	v := versioned{Config: config}
+	err := json.Unmarshal(b, &v)
+	if v.Version != wireVersion {
+		return fmt.Errorf("lamina and lamina-init are of different versions (%d and %d): install both anew", v.Version, wireVersion)
+	}
+	return err
 }
 
 // childFailed reports the error and ends the process: with the code that a shell would give, for those who only see

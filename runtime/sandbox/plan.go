@@ -246,9 +246,19 @@ func (p *plan) bind(mp *mountPlan) error {
 // initNamespace reports whether the container is in the machine's own user namespace.
 func initNamespace(nested bool) bool { return !nested && !userns.RunningInUserNS() }
 
+// wireVersion is that of initConfig, execConfig and message: a child may be another program than the parent, of another
+// build. It changes with them.
+const wireVersion = 1
+
+// A versioned is what a child is told.
+type versioned struct {
+	Version int
+	Config  any // *initConfig or *execConfig
+}
+
 // encodeConfig writes what a child of ours is told to where it reads it.
 func encodeConfig(v any) (int, error) {
-	b, err := json.Marshal(v)
+	b, err := json.Marshal(versioned{wireVersion, v})
 	if err != nil {
 		return -1, err
 	}

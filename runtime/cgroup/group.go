@@ -50,7 +50,7 @@ type place struct {
 }
 
 // idPattern keeps an id to one path component and to what a unit's name may have.
-var idPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+var idPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`) })
 
 // New makes the cgroup of container id and sets its limits; it has no processes yet.
 //
@@ -59,7 +59,7 @@ var idPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 //
 // Errors: *Unenforceable for a limit that cannot be had; then nothing was made.
 func New(id string, r *specs.LinuxResources, o Options) (*Group, error) {
-	if !idPattern.MatchString(id) {
+	if !idPattern().MatchString(id) {
 		return nil, fmt.Errorf("cgroup: invalid id %q", id)
 	}
 	m, err := look()
@@ -127,7 +127,7 @@ func (g *Group) State() json.RawMessage {
 // Load finds the group of a container that was started by another process: by the state that it kept, and by its id where
 // that was lost. A group that is not there any more is one that does nothing.
 func Load(id string, state json.RawMessage) (*Group, error) {
-	if !idPattern.MatchString(id) {
+	if !idPattern().MatchString(id) {
 		return nil, fmt.Errorf("cgroup: invalid id %q", id)
 	}
 	g := &Group{id: id}

@@ -8,13 +8,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 )
 
 // volumeLetters is what Docker allows in names of volumes.
-var volumeLetters = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+var volumeLetters = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`) })
 
 // wantedMount is a mount as it was asked for: makeDir is a bind source that -v makes when it is missing.
 type wantedMount struct {
@@ -136,7 +137,7 @@ func parseBind(spec string) (wantedMount, error) {
 	if path.IsAbs(f[0]) {
 		m.Type, m.Source, m.makeDir, m.Propagation = mount.TypeBind, filepath.Clean(f[0]), true, propagation
 	} else {
-		if !volumeLetters.MatchString(f[0]) {
+		if !volumeLetters().MatchString(f[0]) {
 			return wantedMount{}, fail(ErrInvalid, "%q includes invalid characters for a local volume name, only "+
 				"[a-zA-Z0-9][a-zA-Z0-9_.-] are allowed. If you intended to pass a host directory, use absolute path", f[0])
 		}
@@ -211,7 +212,7 @@ func parseMount(spec mount.Mount) (wantedMount, error) {
 		}
 		m.Options = bindOptions(m.RW, recursive, m.Propagation)
 	case mount.TypeVolume:
-		if spec.Source != "" && !volumeLetters.MatchString(spec.Source) {
+		if spec.Source != "" && !volumeLetters().MatchString(spec.Source) {
 			return bad("volume name %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", spec.Source)
 		}
 		m.Name, m.Driver, m.Populate = spec.Source, "local", true

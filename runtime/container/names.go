@@ -7,27 +7,28 @@ import (
 	"math/big"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // The words of names for containers that were given none.
-var (
-	adjectives = strings.Fields(`admiring agile amused brave bright calm clever cool curious dazzling eager earnest
+const (
+	adjectives = `admiring agile amused brave bright calm clever cool curious dazzling eager earnest
 		elegant epic fervent festive focused friendly gallant gentle gifted happy hopeful humble inspiring jolly keen
 		kind lucid merry modest mystic nifty noble nostalgic patient peaceful pensive quirky relaxed serene sharp silent
-		stoic sweet tender thoughtful trusting upbeat vibrant vigilant warm wise witty wonderful zealous zen`)
-	surnames = strings.Fields(`abel archimedes banach bell bohr boyd cantor cauchy chandrasekhar curie darwin dijkstra
+		stoic sweet tender thoughtful trusting upbeat vibrant vigilant warm wise witty wonderful zealous zen`
+	surnames = `abel archimedes banach bell bohr boyd cantor cauchy chandrasekhar curie darwin dijkstra
 		einstein elion euclid euler faraday fermat fermi feynman franklin galileo galois gauss germain goodall hamilton
 		hawking hertz hilbert hodgkin hopper hypatia jackson joliot kepler khorana kilby knuth kovalevskaya lagrange
 		lamarr leavitt liskov lovelace lumiere mayer mccarthy meitner mendel mirzakhani newton nobel noether pascal
 		pasteur perlman planck ptolemy ramanujan ride ritchie sammet shannon swirles tesla thompson torvalds turing
-		volta wescoff wiles wilson wozniak wright yalow`)
+		volta wescoff wiles wilson wozniak wright yalow`
 )
 
 // nameLetters is what Docker allows in names (daemon/names).
-var nameLetters = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+var nameLetters = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`) })
 
 func checkName(name string) error {
-	if !nameLetters.MatchString(name) {
+	if !nameLetters().MatchString(name) {
 		return fail(ErrInvalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	return nil
@@ -51,7 +52,7 @@ func pick(words []string) string {
 // freeName finds a name that is not taken.
 func freeName(taken map[string]string) string {
 	for i := 0; ; i++ {
-		name := pick(adjectives) + "_" + pick(surnames)
+		name := pick(strings.Fields(adjectives)) + "_" + pick(strings.Fields(surnames))
 		if i > 3 {
 			name = fmt.Sprintf("%s%d", name, i)
 		}

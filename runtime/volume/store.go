@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types/volume"
@@ -87,14 +88,14 @@ func Open(root string) (*Store, error) {
 }
 
 // names are what Docker lets a volume be called.
-var names = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+var names = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`) })
 
 // CheckName tells what is wrong with a name.
 func CheckName(name string) error {
 	if len(name) == 1 {
 		return errors.New("volume name is too short, names should be at least two alphanumeric characters")
 	}
-	if !names.MatchString(name) {
+	if !names().MatchString(name) {
 		return fmt.Errorf("%q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", name)
 	}
 	if len(name) > 255 {

@@ -8,6 +8,7 @@ package main
 import (
 	"os"
 
+	"github.com/laminafs/lamina/internal/heap"
 	"github.com/laminafs/lamina/internal/sysmon"
 )
 
@@ -22,6 +23,7 @@ func main() {
 // run is one command. It returns the exit status.
 func run() int {
 	sysmon.Watch(nil, nil)
+	heap.Begin(16<<20, 100)
 	a := newApp()
 	err := rootCommand(a).Execute()
 	return report(a.err, err)

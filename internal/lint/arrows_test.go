@@ -14,8 +14,8 @@ import (
 // A part is a folder with all that is below it, unless a longer one is listed. Tests may import internal/uniontest
 // besides.
 var arrows = map[string][]string{
-	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/figures", "internal/metrics", "internal/endpoint", "internal/livemount", "internal/mountopt", "internal/sys", "internal/sysmon"},
-	"runtime":            {"runtime/layertar", "internal/endpoint", "internal/figures", "internal/livemount", "internal/metrics", "whiteout", "internal/override", "internal/sys", "internal/fault", "internal/sysmon"}, // mounts by running laminafs
+	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/figures", "internal/metrics", "internal/endpoint", "internal/livemount", "internal/mountopt", "internal/sys", "internal/sysmon", "internal/heap"},
+	"runtime":            {"runtime/layertar", "internal/endpoint", "internal/figures", "internal/livemount", "internal/metrics", "whiteout", "internal/override", "internal/sys", "internal/fault", "internal/sysmon", "internal/heap"}, // mounts by running laminafs
 	"runtime/layertar":   {"whiteout", "internal/override", "internal/sys"},
 	"unionfs":            {"copyup", "whiteout", "internal/override", "internal/claim", "internal/sys", "internal/fault"},
 	"unionfs/transport":  {"internal/figures", "internal/sys", "internal/sysmon"},
@@ -24,6 +24,7 @@ var arrows = map[string][]string{
 	"internal/override":  {"internal/sys"},
 	"internal/claim":     {"internal/sys"},
 	"internal/figures":   {},
+	"internal/heap":      {},
 	"internal/metrics":   {"internal/figures", "internal/endpoint"},
 	"internal/endpoint":  {},
 	"internal/livemount": {"internal/sys"},

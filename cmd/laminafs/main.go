@@ -16,7 +16,8 @@
 //
 // In the background the first process is the mounter and its child the server. In the foreground, where the first
 // process is to be the server, it does both, or, where it has to leave the namespace, starts a mounter and executes
-// itself again.
+// itself again. The monitor of a container (runtime/container/union.go) is a mounter too: it mounts before it is told of
+// the layers, and lives on.
 package main
 
 import (
@@ -63,7 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return finish(stderr, err)
 	}
 	switch role.kind {
-	case roleServer:
+	case roleServer, roleGuest:
 		return finish(stderr, serveRole(cmd, role))
 	case roleMounter:
 		return finish(stderr, mountRole(cmd, role))

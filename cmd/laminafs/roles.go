@@ -26,6 +26,7 @@ const (
 	roleFirst   roleKind = iota // started by the user
 	roleServer                  // serves
 	roleMounter                 // mounts and ends
+	roleGuest                   // serves a mounter that lives as long, in a mount namespace of its own: a container's monitor
 )
 
 type role struct {
@@ -37,7 +38,7 @@ type role struct {
 }
 
 func (r role) env() string {
-	kind := map[roleKind]string{roleServer: "server", roleMounter: "mounter"}[r.kind]
+	kind := map[roleKind]string{roleServer: "server", roleMounter: "mounter", roleGuest: "guest"}[r.kind]
 	return fmt.Sprintf("%s=%s:%d:%d:%d:%s", roleEnv, kind, r.sock, r.mounter, r.left, r.target)
 }
 
@@ -54,7 +55,7 @@ func takeRole() (role, error) {
 	if len(f) != 5 {
 		return role{}, fmt.Errorf("%s=%s: want ROLE:FD:PID:NS:TARGET", roleEnv, s)
 	}
-	kind, ok := map[string]roleKind{"server": roleServer, "mounter": roleMounter}[f[0]]
+	kind, ok := map[string]roleKind{"server": roleServer, "mounter": roleMounter, "guest": roleGuest}[f[0]]
 	sock, err1 := strconv.Atoi(f[1])
 	pid, err2 := strconv.Atoi(f[2])
 	left, err3 := strconv.ParseUint(f[3], 10, 64)

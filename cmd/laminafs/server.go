@@ -7,10 +7,10 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/heap"
 	"github.com/laminafs/lamina/internal/livemount"
 	"github.com/laminafs/lamina/unionfs"
 	"github.com/laminafs/lamina/unionfs/transport"
@@ -184,7 +184,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 		err = out.leaveStdio(live)
 	}
 	if err == nil {
-		if r, ok := mt.(*remoteMounter); ok && r.role.left != 0 {
+		if r, ok := mt.(*remoteMounter); ok && r.role.left != 0 && r.role.kind != roleGuest {
 			prune()
 		}
 		told = true
@@ -256,9 +256,6 @@ func (cmd *command) liveInfo() livemount.Info {
 }
 
 // saveMemory lets the garbage collector run when the heap has grown by a third: most of it is what the kernel knows of
-// the tree, which lives long, and a mount should not take twice the memory of that. GOGC overrules it.
-func saveMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(30)
-	}
-}
+// the tree, which lives long, and a mount should not take twice the memory of that. GOGC overrules it. The first
+// collection waits for the memory of a few requests.
+func saveMemory() { heap.Begin(8<<20, 30) }

@@ -448,8 +448,8 @@ func TestKilledCommands(t *testing.T) {
 		b.must("rm", c.ID)
 	}
 	b.nothingLeft()
-	for _, dir := range []string{"containers", "layerdb/mounts", "run"} {
-		if entries, err := os.ReadDir(filepath.Join(b.root, dir)); err != nil || len(entries) != 0 {
+	for _, dir := range []string{"containers", "layerdb/mounts", "run", "run/laminafs"} {
+		if entries, err := b.entries(dir); err != nil || len(entries) != 0 {
 			t.Errorf("%s: %v, %v", dir, entries, err)
 		}
 	}

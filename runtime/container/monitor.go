@@ -14,6 +14,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/laminafs/lamina/internal/heap"
 	"github.com/laminafs/lamina/internal/sysmon"
 	"github.com/laminafs/lamina/runtime/cgroup"
 	"github.com/laminafs/lamina/runtime/network"
@@ -50,6 +51,9 @@ type monitor struct {
 
 	others []*os.File // namespaces of other containers, while a run begins
 
+	initOnce sync.Once
+	initPath string // of the program that the container's processes begin with; by initOnce
+
 	mu        sync.Mutex
 	st        *state
 	run       *run          // nil between runs
@@ -83,6 +87,7 @@ type run struct {
 // MonitorMain is the monitor. It does not return.
 func MonitorMain() {
 	sysmon.Watch(nil, nil)
+	heap.Begin(16<<20, 100)
 	os.Exit(monitorMain(os.Args[1:]))
 }
 
@@ -153,9 +158,7 @@ func (m *monitor) main(first *conn) int {
 	var sessions sync.WaitGroup
 	sessions.Go(func() { sess.serve() })
 	go m.accept(listener, &sessions)
-	if fd, err := unix.FcntlInt(uintptr(m.union.pidfd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-		go m.watchTree(fd) // without it the container fails by itself
-	}
+	go m.watchTree(m.union)
 	go func() {
 		<-terminated
 		m.mu.Lock()
@@ -217,11 +220,8 @@ func (m *monitor) openTree() (err error) {
 var errUnionEnded = errors.New("laminafs, which served the container's root, has ended")
 
 // watchTree ends the container when its root is gone: all that it could do is fail.
-func (m *monitor) watchTree(pidfd int) {
-	defer unix.Close(pidfd)
-	if waitPidfd(pidfd, -1) != nil {
-		return
-	}
+func (m *monitor) watchTree(u *union) {
+	<-u.ended
 	m.mu.Lock()
 	r, closing := m.run, m.closing
 	m.mu.Unlock()
@@ -240,7 +240,7 @@ func (m *monitor) closeTree() error {
 		return nil
 	}
 	var err error
-	if waitPidfd(m.union.pidfd, 0) == nil {
+	if m.union.wait() == nil && m.union.hasEnded() {
 		err = errUnionEnded
 	}
 	m.mu.Lock()

@@ -92,7 +92,8 @@ func (m *monitor) serveTree(c *conn) int {
 	}
 	var result any
 	if err = m.openTree(); err == nil {
-		if req.Op != opExport {
+		err = m.union.wait()
+		if err == nil && req.Op != opExport {
 			err = m.bindVolumes()
 		}
 		if err == nil {

@@ -1,0 +1,237 @@
+package container
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/runtime/idmap"
+)
+
+// union is a mounted rootfs. We are the mounter of the picture in cmd/laminafs, and the server is our child, in a mount
+// namespace of its own: one in ours would keep it, and the mount, alive when we die.
+//
+// The mount is there at once. Who uses it before laminafs has opened the layers waits in the kernel, so that what
+// needs no file of the container is done meanwhile.
+type union struct {
+	target string
+	server process
+	ready  chan struct{} // closed when it answers, or never will: err
+	err    error
+	ended  chan struct{} // closed when laminafs has ended, and is reaped: not before all is written to the upper
+	stderr bytes.Buffer  // what it has said, once it has ended
+	state  error         // how it has ended
+}
+
+// mount mounts the container's layers on the merged directory, in the mount namespace of this process, which is to be
+// one of our own: nobody else sees the mount, and it ends with us.
+//
+// The layers are named relative to the folder that has the short links: 127 of them fit the option.
+func (c *Container) mount() (_ *union, err error) {
+	m, err := c.s.images.Mount(c.r.ID)
+	if err != nil {
+		return nil, err
+	}
+	bin, err := c.s.laminafs()
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs, err := packetPair()
+	if err != nil {
+		return nil, err
+	}
+	u := &union{target: m.Merged, ready: make(chan struct{}), ended: make(chan struct{})}
+	cmd := exec.Command(bin, "-o", unionOptions(m, c.r), mountSource, m.Merged)
+	cmd.Dir = m.LayersDir
+	cmd.Stderr = &u.stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Unshareflags: unix.CLONE_NEWNS}
+	if cmd.Env, err = c.s.serverEnv(m.Merged); err == nil {
+		err = cmd.Start()
+	}
+	_ = theirs.Close()
+	if err != nil {
+		_ = ours.Close()
+		return nil, fmt.Errorf("%s: %w", bin, err)
+	}
+	u.server = identify(cmd.Process.Pid)
+	go func() {
+		u.state = cmd.Wait()
+		close(u.ended)
+	}()
+	if err := mountFuse(m.Merged, ours); err != nil {
+		_ = ours.Close() // it has nobody to serve, and ends
+		<-u.ended
+		return nil, fmt.Errorf("mount the container's layers: %w", err)
+	}
+	go func() {
+		u.err = u.greet(ours)
+		close(u.ready)
+		_ = ours.Close()
+	}()
+	return u, nil
+}
+
+// mountSource is what the mount is called in /proc/mounts.
+const mountSource = "lamina"
+
+// Messages of a server to its mounter: cmd/laminafs/roles.go.
+const (
+	serverLayers = 'l' // it has opened the layers
+	serverReady  = 'r' // it answers
+	serverFailed = 'e' // the text of an error follows
+)
+
+// serverEnv has laminafs begin as the server ("guest") for a mount on target that we make: the socket is descriptor 3, we are
+// not its child, and it finds the mount in our namespace.
+func (s *Store) serverEnv(target string) ([]string, error) {
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/mnt", &ns); err != nil {
+		return nil, fmt.Errorf("/proc/self/ns/mnt: %w", err)
+	}
+	env := os.Environ()
+	if os.Getenv("XDG_RUNTIME_DIR") == "" {
+		env = append(env, "XDG_RUNTIME_DIR="+s.o.RunDir) // so that it is told of the mount, for Mounts to find
+	}
+	return append(env, fmt.Sprintf("_LAMINAFS_ROLE=guest:3:0:%d:%s", ns.Ino, target)), nil
+}
+
+// greet waits until the server answers.
+func (u *union) greet(sock *os.File) error {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := sock.Read(buf)
+		switch {
+		case err == io.EOF || err == nil && n == 0 || errors.Is(err, unix.ECONNRESET):
+			<-u.ended
+			return u.whyEnded()
+		case err != nil:
+			return fmt.Errorf("laminafs: %w", err)
+		case buf[0] == serverFailed:
+			return fmt.Errorf("laminafs: %s", buf[1:n])
+		case buf[0] == serverReady:
+			return nil
+		case buf[0] != serverLayers:
+			return fmt.Errorf("laminafs: message %q", buf[0])
+		}
+	}
+}
+
+// whyEnded is why a server has ended that did not say so on the socket.
+func (u *union) whyEnded() error {
+	if text := strings.TrimSpace(u.stderr.String()); text != "" {
+		return errors.New(text)
+	}
+	if u.state != nil {
+		return fmt.Errorf("laminafs: %w", u.state)
+	}
+	return errors.New("laminafs ended before it answered")
+}
+
+// wait waits until the tree can be looked at.
+func (u *union) wait() error {
+	<-u.ready
+	return u.err
+}
+
+// mountFuse mounts on target and passes the descriptor of the connection, and the minor number of its device, to the
+// server at the other end of sock.
+//
+// Source: unionfs/transport, which the launcher does not import.
+func mountFuse(target string, sock *os.File) error {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	defer unix.Close(fd) // the server has its own
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=%d", fd, 1<<20)
+	var flags uintptr
+	if identity().Kind != idmap.Root {
+		flags = unix.MS_NODEV // the kernel sets it in a user namespace, and a bind of it has to repeat it
+	}
+	if err := unix.Mount(mountSource, target, "fuse.laminafs", flags, data); err != nil {
+		return fmt.Errorf("mount %s on %s type fuse.laminafs data %q: %w", mountSource, target, data, err)
+	}
+	var st unix.Statx_t // of what the kernel knows: the server is asked for nothing
+	err = unix.Statx(unix.AT_FDCWD, target, unix.AT_STATX_DONT_SYNC|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO, &st)
+	if err == nil {
+		err = passFd(sock, fd, strconv.Itoa(int(st.Dev_minor)))
+	}
+	if err != nil {
+		_ = unix.Unmount(target, unix.MNT_DETACH) // the error at hand says more
+	}
+	return err
+}
+
+// passFd sends one message with a descriptor.
+func passFd(sock *os.File, fd int, text string) error {
+	raw, err := sock.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Write(func(s uintptr) bool {
+		sent = unix.Sendmsg(int(s), []byte(text), unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
+		return sent != unix.EAGAIN && sent != unix.EINTR
+	})
+	if sent == unix.EPIPE || sent == unix.ECONNRESET {
+		sent = nil // it has ended, and greet says why
+	}
+	return errors.Join(err, sent)
+}
+
+// packetPair is a pair of sockets that keep the bounds of messages; theirs is to be inherited, and blocks.
+func packetPair() (ours, theirs *os.File, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	theirs = os.NewFile(uintptr(p[1]), "laminafs")
+	if err := unix.SetNonblock(p[0], true); err != nil {
+		_, _ = unix.Close(p[0]), theirs.Close() // unused
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	return os.NewFile(uintptr(p[0]), "laminafs"), theirs, nil
+}
+
+// hasEnded tells whether laminafs has ended.
+func (u *union) hasEnded() bool {
+	select {
+	case <-u.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// unmount takes the mount away and waits until laminafs has ended. What still uses it, which nothing should, does so
+// no longer.
+func (u *union) unmount() error {
+	err := unix.Unmount(u.target, 0)
+	if err == unix.EBUSY {
+		err = unix.Unmount(u.target, unix.MNT_DETACH)
+	}
+	if err == unix.EINVAL {
+		err = nil // it has gone with its server
+	}
+	if err != nil {
+		err = fmt.Errorf("unmount %s: %w", u.target, err)
+	}
+	select {
+	case <-u.ended:
+		return err
+	case <-time.After(reapPatience * time.Millisecond):
+	}
+	err = errors.Join(err, u.server.kill())
+	<-u.ended
+	return err
+}

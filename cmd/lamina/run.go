@@ -54,6 +54,12 @@ func (a *app) run(ctx context.Context, f *runFlags, c *createopts.Config) error 
 	if err := a.checkTerminal(at); err != nil {
 		return err
 	}
+	s, err := a.containers()
+	if err != nil {
+		return err
+	}
+	s.Expect()
+	defer s.Unexpect()
 	made, err := a.create(ctx, f.createFlags, c)
 	if err != nil {
 		return err

@@ -90,7 +90,7 @@ func (s *Store) Create(ctx context.Context, o CreateOptions) (c *Container, warn
 func (s *Store) newRecord(o CreateOptions) (*record, []wantedMount, []string, error) {
 	config, host := clone(o.Config), clone(o.HostConfig)
 	r := &record{
-		Version: recordVersion, ID: newID(), Name: o.Name, Created: time.Now().UTC(),
+		Version: recordVersion, ID: s.nextID(), Name: o.Name, Created: time.Now().UTC(),
 		Config: config, HostConfig: host, RemoveVolumes: host.AutoRemove,
 	}
 	var err error

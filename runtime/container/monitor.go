@@ -93,12 +93,21 @@ func MonitorMain() {
 
 func monitorMain(args []string) int {
 	first, err := connOf(os.NewFile(startFD, "start"))
-	if err != nil || len(args) != 5 {
+	if err != nil || len(args) < 5 || len(args) > 6 {
 		return 125 // nobody to tell
 	}
-	unix.CloseOnExec(lockFD)
 	mode, root, id := args[0], args[1], args[2]
 	s, err := openStore(root, Options{RunDir: args[3], Laminafs: args[4]})
+	var lock *os.File
+	if len(args) == 6 {
+		var e error
+		if lock, e = awaitContainer(first); e != nil {
+			return 125 // nobody needs us
+		}
+	} else {
+		unix.CloseOnExec(lockFD)
+		lock = os.NewFile(lockFD, "monitor.lock")
+	}
 	var c *Container
 	if err == nil {
 		c, err = s.load(id)
@@ -114,9 +123,10 @@ func monitorMain(args []string) int {
 		c: c, root: -1, over: make(chan struct{}), canceled: make(chan struct{}), policy: c.r.HostConfig.RestartPolicy,
 	}
 	if mode == modeTree {
+		defer lock.Close() // held until then
 		return m.serveTree(first)
 	}
-	m.lock = os.NewFile(lockFD, "monitor.lock")
+	m.lock = lock
 	return m.main(first)
 }
 

@@ -114,7 +114,7 @@ func (c *Container) tryStart(o StartOptions) (_ *Session, err error) {
 			err = errors.Join(err, c.notStartedLocked())
 		}
 	}()
-	con, err := c.s.spawn(modeRun, c.r.ID, mon)
+	con, err := c.monitorFor(mon)
 	if err != nil {
 		_ = mon.Truncate(0) // nobody has begun
 		return nil, err
@@ -177,7 +177,7 @@ func (c *Container) notStartedLocked() error {
 	return c.removeLocked(true)
 }
 
-// spawn starts a monitor in a session and a mount namespace of its own.
+// spawn starts a monitor, without a lock one that waits for it, in a session and a mount namespace of its own.
 func (s *Store) spawn(mode, id string, lock *os.File) (*conn, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
@@ -203,6 +203,8 @@ func (s *Store) spawn(mode, id string, lock *os.File) (*conn, error) {
 	}
 	if lock != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, lock)
+	} else {
+		cmd.Args = append(cmd.Args, argExpected)
 	}
 	if err := cmd.Start(); err != nil {
 		_ = ours.Close()

@@ -30,6 +30,8 @@ type Store struct {
 	o       Options
 	images  *image.Store
 	volumes *volume.Store
+
+	expected *expected // nil without
 }
 
 // Open opens the containers under root, "/var/lib/lamina" for example, and cleans up what died monitors and killed

@@ -3,7 +3,9 @@ package seccomp
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
+	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/net/bpf"
@@ -11,14 +13,30 @@ import (
 )
 
 // Compile makes the program for the profile, and the flags for seccomp(2). It is to be loaded into a single thread.
+// Neither the profile nor the program is changed afterwards: the last one is kept, for the profile that is asked for
+// again.
 //
 // Errors: what is unknown, or refused, is named; a program above the kernel's limit.
 func Compile(p *specs.LinuxSeccomp) (prog []unix.SockFilter, flags uint, err error) {
+	last.mu.Lock()
+	defer last.mu.Unlock()
+	if last.profile != nil && reflect.DeepEqual(p, last.profile) {
+		return last.prog, last.flags, nil
+	}
 	prog, flags, err = compile(p)
 	if err != nil {
 		return nil, 0, fmt.Errorf("seccomp profile: %w", err)
 	}
+	last.profile, last.prog, last.flags = p, prog, flags
 	return prog, flags, nil
+}
+
+// last is the program that was made last. The lock is held while one is made: who asks for it meanwhile waits.
+var last struct {
+	mu      sync.Mutex
+	profile *specs.LinuxSeccomp
+	prog    []unix.SockFilter
+	flags   uint
 }
 
 func compile(p *specs.LinuxSeccomp) ([]unix.SockFilter, uint, error) {

@@ -1,0 +1,118 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/laminafs/lamina/runtime/seccomp"
+)
+
+// A monitor takes longer to begin than a container to be made. So who is about to do both decides on the container's ID,
+// starts the monitor, and makes the container meanwhile:
+//
+//	command                  monitor
+//	fork, exec          -->  prepares what every start needs
+//	create
+//	monitor.lock        -->  the picture in the package comment goes on
+//
+// It ends when the command does not need it, or goes.
+
+// argExpected is the last argument of a monitor whose container is not made yet.
+const argExpected = "expected"
+
+// expected is a monitor that has been started for a container that is about to be made.
+type expected struct {
+	id   string
+	conn <-chan *conn // one, nil where it could not be started
+}
+
+// here is the first message to an expected monitor: its container is made. monitor.lock comes with it.
+type here struct{}
+
+// Expect starts the monitor of the container that is made next. It is a matter of speed only: where it fails, the start
+// begins one of its own.
+//
+// Preconditions: the store is used by one goroutine, until Unexpect or a start.
+func (s *Store) Expect() {
+	if s.expected != nil {
+		return
+	}
+	c := make(chan *conn, 1)
+	s.expected = &expected{id: newID(), conn: c}
+	go func(id string) {
+		con, err := s.spawn(modeRun, id, nil)
+		if err != nil {
+			con = nil
+		}
+		c <- con
+	}(s.expected.id)
+}
+
+// nextID is the ID of a container that is about to be made.
+func (s *Store) nextID() string {
+	if s.expected != nil {
+		return s.expected.id
+	}
+	return newID()
+}
+
+// Unexpect ends the monitor where no container was started.
+func (s *Store) Unexpect() {
+	if s.expected == nil {
+		return
+	}
+	if con := <-s.expected.conn; con != nil {
+		_ = con.Close() // it waits for nothing else
+	}
+	s.expected = nil
+}
+
+// monitorFor starts the container's monitor, or tells the one that is expected.
+func (c *Container) monitorFor(lock *os.File) (*conn, error) {
+	e := c.s.expected
+	if e == nil || e.id != c.r.ID {
+		return c.s.spawn(modeRun, c.r.ID, lock)
+	}
+	c.s.expected = nil
+	con := <-e.conn
+	if con != nil && con.send(here{}, lock) == nil {
+		return con, nil
+	}
+	if con != nil {
+		_ = con.Close() // it has died
+	}
+	return c.s.spawn(modeRun, c.r.ID, lock)
+}
+
+// awaitContainer waits until the container is made. Errors: io.EOF when it will not be.
+func awaitContainer(first *conn) (lock *os.File, err error) {
+	go prepare()
+	files, err := first.receive(&here{})
+	if err == nil && len(files) != 1 {
+		err = errors.New("want one descriptor: monitor.lock")
+	}
+	if err != nil {
+		closeAll(files)
+		return nil, err
+	}
+	return files[0], nil
+}
+
+// prepare does what takes time and is the same for most containers: what is asked for again is at hand then.
+func prepare() {
+	_ = json.Unmarshal([]byte("{}"), &record{}) // the plan of the type is what is wanted
+	caps, err := capabilities(nil, nil)
+	if err != nil {
+		return // the start says so
+	}
+	spec := &specs.Spec{
+		Process: &specs.Process{Capabilities: capabilitySets(caps, specs.User{})},
+		Linux:   &specs.Linux{},
+	}
+	if addSeccomp(spec, security{}) == nil {
+		_, _, _ = seccomp.Compile(spec.Linux.Seccomp) // the same
+	}
+}

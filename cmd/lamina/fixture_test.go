@@ -69,14 +69,19 @@ func needFixture(t *testing.T) *fixture {
 
 func (f *fixture) path(name string) string { return filepath.Join(f.dir, name) }
 
-// build makes both programs: with the race detector where LAMINA_RACE=1 is set.
+// build makes the programs: with the race detector where LAMINA_RACE=1 is set.
 func (f *fixture) build() error {
 	args := []string{"build", "-o", f.path("bin") + "/"}
 	env := append(os.Environ(), "CGO_ENABLED=0")
 	if os.Getenv("LAMINA_RACE") == "1" {
 		args, env = append(args, "-race"), append(os.Environ(), "CGO_ENABLED=1")
 	}
-	cmd := exec.Command("go", append(args, "github.com/laminafs/lamina/cmd/lamina", "github.com/laminafs/lamina/cmd/laminafs")...)
+	for _, name := range []string{"lamina", "laminafs", "lamina-init"} {
+		if name != "lamina-init" || os.Getenv("LAMINA_RACE") != "1" { // it has to be static; lamina does without
+			args = append(args, "github.com/laminafs/lamina/cmd/"+name)
+		}
+	}
+	cmd := exec.Command("go", args...)
 	cmd.Env = env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -79,6 +80,7 @@ func TestScripts(t *testing.T) {
 				Setup:               func(env *testscript.Env) error { return id.setup(env, f) },
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"lamina": id.command("lamina"), "run": id.command("run"), "sh": id.command("sh"), "status": id.status,
+					"delegated": id.delegated,
 				},
 				Condition: func(cond string) (bool, error) {
 					switch cond {
@@ -86,6 +88,8 @@ func TestScripts(t *testing.T) {
 						return cond == id.name, nil
 					case "long":
 						return os.Getenv("LAMINA_LONG") != "", nil
+					case "delegates": // root on cgroup v1: he can give a part of every hierarchy away
+						return os.Geteuid() == 0 && len(hierarchiesV1()) > 0, nil
 					}
 					return false, fmt.Errorf("unknown condition %q", cond)
 				},
@@ -185,6 +189,66 @@ func (id identity) command(name string) func(*testscript.TestScript, bool, []str
 		}
 	}
 }
+
+// delegated is sh in a cgroup of its own in every hierarchy, which belongs to the script's user.
+func (id identity) delegated(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: delegated COMMANDS")
+	}
+	dirs, err := delegate(id.uid)
+	ts.Defer(func() {
+		for _, d := range dirs {
+			if err := os.Remove(d); err != nil {
+				ts.Logf("%v", err) // a later script has one of another name
+			}
+		}
+	})
+	ts.Check(err)
+	argv := append([]string{"sh", "-c", `n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ >"$1/cgroup.procs" || exit; n=$((n - 1)); shift; done; exec "$@"`,
+		"sh", strconv.Itoa(len(dirs))}, dirs...)
+	argv = append(argv, id.argvOf(ts.Getenv("WORK"), "sh", args)...)
+	ts.Check(ts.Exec(argv[0], argv[1:]...))
+}
+
+// hierarchiesV1 are the mount points of cgroup v1's controllers.
+func hierarchiesV1() (dirs []string) {
+	for _, c := range []string{"memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer"} {
+		dir := "/sys/fs/cgroup/" + c
+		if _, err := os.Stat(filepath.Join(dir, "tasks")); err == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// delegate makes cgroups and gives them to a user.
+func delegate(uid string) (dirs []string, err error) {
+	name := fmt.Sprintf("lamina-script-%d-%d", os.Getpid(), delegations.Add(1))
+	n, err := strconv.Atoi(uid)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hierarchiesV1() {
+		dir := filepath.Join(h, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return dirs, err
+		}
+		dirs = append(dirs, dir)
+		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} { // without them no process may enter
+			if b, err := os.ReadFile(filepath.Join(h, f)); err == nil {
+				if err := os.WriteFile(filepath.Join(dir, f), b, 0); err != nil {
+					return dirs, err
+				}
+			}
+		}
+		if err := os.Chown(dir, n, -1); err != nil {
+			return dirs, err
+		}
+	}
+	return dirs, nil
+}
+
+var delegations atomic.Int64
 
 func (id identity) status(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {

@@ -172,6 +172,10 @@ func (c *processConfig) become(parent conn, r root, initNS bool) error {
 			return staged("limits", fmt.Errorf("%s: %w", l.Name, err))
 		}
 	}
+	// What our caller blocks comes all the way to here; what he ignores the Go runtime has taken, and execve(2) resets.
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
+		return staged("signal mask", err)
+	}
 	if err := c.restrict(); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ var arrows = map[string][]string{
 	"runtime":            {"runtime/layertar", "internal/endpoint", "internal/figures", "internal/livemount", "internal/metrics", "whiteout", "internal/override", "internal/sys", "internal/fault", "internal/sysmon", "internal/heap"}, // mounts by running laminafs
 	"runtime/layertar":   {"whiteout", "internal/override", "internal/sys"},
 	"unionfs":            {"copyup", "whiteout", "internal/override", "internal/claim", "internal/sys", "internal/fault"},
-	"unionfs/transport":  {"internal/figures", "internal/sys", "internal/sysmon"},
+	"unionfs/transport":  {"internal/figures", "internal/sys", "internal/sysmon", "internal/uring"},
 	"copyup":             {"whiteout", "internal/override", "internal/sys", "internal/fault"},
 	"whiteout":           {"internal/sys"},
 	"internal/override":  {"internal/sys"},
@@ -31,6 +31,7 @@ var arrows = map[string][]string{
 	"internal/mountopt":  {"internal/endpoint", "unionfs", "unionfs/transport", "whiteout"},
 	"internal/sys":       {},
 	"internal/sysmon":    {},
+	"internal/uring":     {"internal/sys"},
 	"internal/fault":     {},
 	"internal/lint":      {},
 	"internal/uniontest": {"unionfs", "unionfs/transport", "whiteout", "internal/override", "internal/sys", "internal/sysmon", "internal/fault"},

@@ -84,13 +84,18 @@ const (
 
 // newLoop answers INIT on fd. With an error fd is closed.
 func newLoop(fd int, fs *requests, opts *fuse.MountOptions) (*loop, error) {
+	return newLoopAfter(fd, fs, opts, func(*loop, []byte) {})
+}
+
+// newLoopAfter is newLoop, and calls prepare with the request before it answers: l.settings has what the kernel offers.
+func newLoopAfter(fd int, fs *requests, opts *fuse.MountOptions, prepare func(l *loop, init []byte)) (*loop, error) {
 	l := &loop{fd: fd, d: newDispatcher(fs, opts), gone: fs.gone, maxWrite: opts.MaxWrite}
 	l.readers.Store(&[]*reader{})
 	l.dog.init(l)
 	r, err := l.newReader()
 	if err == nil {
 		l.first = r
-		if err = l.init(r); err != nil {
+		if err = l.init(r, prepare); err != nil {
 			l.drop(r)
 		}
 	}
@@ -102,7 +107,7 @@ func newLoop(fd int, fs *requests, opts *fuse.MountOptions) (*loop, error) {
 }
 
 // init answers INIT, the first request.
-func (l *loop) init(r *reader) error {
+func (l *loop) init(r *reader, prepare func(*loop, []byte)) error {
 	n, errno := r.read()
 	if errno != 0 {
 		return fmt.Errorf("read INIT: %w", errno)
@@ -113,6 +118,7 @@ func (l *loop) init(r *reader) error {
 		return fmt.Errorf("the first request is opcode %d of %d bytes, not INIT", h.Opcode, n)
 	}
 	l.settings = Info{Transport: Loop, Minor: minorOf(in), Offered: offeredBy(in)}
+	prepare(l, in)
 	size, status, _ := r.w.handle(in, data, r.msg.out(answer))
 	if errno := r.msg.send(l.fd, answer, size, h.Unique, status); errno != 0 {
 		return fmt.Errorf("answer INIT: %w", errno)

@@ -37,6 +37,7 @@ const (
 	notifyInvalInode = 2
 	notifyInvalEntry = 3
 	notifyStore      = 4
+	notifyRetrieve   = 5
 	notifyDelete     = 6
 )
 

@@ -43,7 +43,7 @@ type Options struct {
 	// SingleThreaded handles one request at a time.
 	SingleThreaded bool
 
-	// Transport says how requests are read and answered: Auto, Loop or Gofuse. Empty is Auto.
+	// Transport says how requests are read and answered: one of Names. Empty is Auto.
 	Transport string
 
 	// Writeback lets the kernel collect small writes; NoACL keeps it from enforcing POSIX ACLs.

@@ -51,11 +51,12 @@ type carrier interface {
 const (
 	Auto   = "auto"   // what works best here
 	Loop   = "loop"   // our own reader of the device (loop.go)
+	Uring  = "uring"  // FUSE over io_uring, and our own reader for the rest (uring.go); Loop where that is not to be had
 	Gofuse = "gofuse" // go-fuse's
 )
 
 // Names are the values of Options.Transport.
-var Names = []string{Auto, Loop, Gofuse}
+var Names = []string{Auto, Loop, Uring, Gofuse}
 
 // Info tells how the kernel is talked to.
 type Info struct {
@@ -112,6 +113,8 @@ func newCarrier(fd int, fs *requests, o *Options, opts *fuse.MountOptions) (carr
 		return newGofuse(fd, fs, opts)
 	case Loop:
 		return newLoop(fd, fs, opts)
+	case Uring:
+		return newUring(fd, fs, opts, true)
 	}
 	_ = unix.Close(fd) // nothing was read from it
 	return nil, fmt.Errorf("no transport is called %q", o.Transport)

@@ -45,8 +45,13 @@ func (l *logged) String() string {
 
 // eachTransport runs a test on every transport there is.
 func eachTransport(t *testing.T, f func(t *testing.T, o Options)) {
-	for _, name := range []string{Gofuse, Loop} {
-		t.Run(name, func(t *testing.T) { f(t, Options{Transport: name}) })
+	for _, name := range []string{Gofuse, Loop, Uring} {
+		t.Run(name, func(t *testing.T) {
+			if name == Uring {
+				enableUring(t)
+			}
+			f(t, Options{Transport: name})
+		})
 	}
 }
 

@@ -140,12 +140,15 @@ func (w *watchdog) balance(busy bool) {
 		return
 	}
 	w.busy = 0
-	most := min(max(1, runtime.NumCPU()/4), maxBlocked)
+	most := mostComputing()
 	if processTime()-w.cpu < time.Since(w.since)/2 {
 		most = maxBlocked // they do not compute: they wait
 	}
 	w.l.increase(most)
 }
+
+// mostComputing is how many readers on duty are worth their processors.
+func mostComputing() int { return min(max(1, runtime.NumCPU()/4), maxBlocked) }
 
 // processTime is the processor time that the process has used.
 func processTime() time.Duration {

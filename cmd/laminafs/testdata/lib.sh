@@ -14,7 +14,14 @@ unmounted() { if mounted "$1" >/dev/null; then fail "$1 is mounted"; fi; }
 mnt() {
 	_o="lowerdir=$PWD/l1:$PWD/l2,upperdir=$PWD/u,workdir=$PWD/w"
 	for _i; do _o="$_o,$_i"; done
-	laminafs -o "$_o" "$PWD/m"
+	laminafs -o "$_o" "$PWD/m" || return
+	lowers >lowers.before
+}
+
+# lowers: all there is to know of the layers l1 and l2, but for access times.
+lowers() {
+	find l1 l2 -printf '%p %y %i %n %m %U:%G %s %b %T@ %C@ %l\n' | LC_ALL=C sort
+	find l1 l2 -type f -readable -exec sha256sum {} + | LC_ALL=C sort
 }
 
 # server DIR: the pid of the server of the mount on DIR.
@@ -49,5 +56,11 @@ requests() {
 	awk -v op="$2" '$1 == op { n = $2 } END { print n + 0 }' "$_told/requests"
 }
 
-# unmount DIR: by whatever this identity may use.
-unmount() { umount "$1" 2>/dev/null || fusermount3 -u "$1"; }
+# unmount DIR: by whatever this identity may use. The layers must be what they were after mnt.
+unmount() {
+	umount "$1" 2>/dev/null || fusermount3 -u "$1" || return
+	[ -e lowers.before ] || return 0
+	lowers >lowers.after
+	mv lowers.before lowers.was
+	cmp -s lowers.was lowers.after || fail "a lower was written to: $(diff lowers.was lowers.after)"
+}

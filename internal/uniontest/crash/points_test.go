@@ -13,6 +13,7 @@ import (
 	_ "github.com/laminafs/lamina/copyup" // declares fault points
 	"github.com/laminafs/lamina/internal/fault"
 	"github.com/laminafs/lamina/internal/uniontest"
+	"github.com/laminafs/lamina/internal/uniontest/leak"
 	"github.com/laminafs/lamina/internal/uniontest/model"
 	_ "github.com/laminafs/lamina/unionfs" // declares fault points
 	"golang.org/x/sys/unix"
@@ -25,20 +26,23 @@ var formats = []string{
 
 // TestMain has the server built so that its fault points can be armed.
 func TestMain(m *testing.M) {
+	os.Exit(leak.Run(func() int { return runAll(m) }))
+}
+
+func runAll(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "crash-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // others run the server, too
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1
 	}
+	defer os.RemoveAll(dir)
 	faultFile = filepath.Join(dir, "armed")
 	os.Setenv("LAMINA_FAULT_FILE", faultFile)
 	binary = filepath.Join(dir, "laminafs")
-	code := m.Run()
-	_ = os.RemoveAll(dir) // nothing of worth
-	os.Exit(code)
+	return m.Run()
 }
 
 var faultFile, binary string

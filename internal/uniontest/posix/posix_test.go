@@ -12,12 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/internal/uniontest"
+	"github.com/laminafs/lamina/internal/uniontest/leak"
 	"github.com/laminafs/lamina/internal/uniontest/posix"
 )
 
 func TestMain(m *testing.M) {
 	unix.Umask(0o022)
-	os.Exit(m.Run())
+	os.Exit(leak.Run(m.Run))
 }
 
 // TestPlain shows that the cases are right: a directory without anything in between holds to all of them.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/laminafs/lamina/internal/uniontest/leak"
 	"github.com/laminafs/lamina/internal/uniontest/shell"
 )
 
@@ -89,11 +90,13 @@ var goCache = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, dir := range made {
-		_ = os.RemoveAll(dir)
-	}
-	os.Exit(code)
+	os.Exit(leak.Run(func() int {
+		code := m.Run()
+		for _, dir := range made {
+			_ = os.RemoveAll(dir)
+		}
+		return code
+	}))
 }
 
 // made are directories that tests share, removed after the last.

@@ -52,7 +52,10 @@ func everywhere(t *testing.T, quick []uniontest.Identity, excused []uniontest.Sy
 		if !long && !slices.Contains(quick, p.who) {
 			continue
 		}
-		t.Run(p.String(), func(t *testing.T) { test(t, p) })
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel() // each has a mount namespace of its own
+			test(t, p)
+		})
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/laminafs/lamina/internal/uniontest"
+	"github.com/laminafs/lamina/internal/uniontest/leak"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +25,10 @@ const maxFiles = "REGRESS_MAX_FILES"
 
 // TestMain has the server built so that its fault points can be armed, unless LAMINAFS names one that is.
 func TestMain(m *testing.M) {
+	os.Exit(leak.Run(func() int { return runAll(m) }))
+}
+
+func runAll(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "regress-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // servers of another user, too, are in there
@@ -33,11 +38,10 @@ func TestMain(m *testing.M) {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1
 	}
-	code := m.Run()
-	_ = os.RemoveAll(dir) // nothing of worth
-	os.Exit(code)
+	defer os.RemoveAll(dir)
+	return m.Run()
 }
 
 func prepare(dir string) error {

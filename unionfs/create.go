@@ -359,9 +359,7 @@ func (fs *FS) newNode(p *node, up *dir, e *entry, m maker, r made) *node {
 		fs.fds.release(&f.fd)
 		n.file.Store(f)
 	}
-	var a fuse.Attr
-	fs.fillAttr(n, &r.st, &a)
-	fs.attrs.put(n, n.changes.Load(), &a)
+	fs.putAttr(n, n.changes.Load(), &r.st)
 	e.node, e.ino = n, n.ino.Load()
 	p.dir.kids++
 	return n

@@ -162,7 +162,11 @@ func (fs *FS) makeNode(p *node, e *entry) (*node, error) {
 	n.lookups.Store(1)
 	changes := n.changes.Load()
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return n, fs.makeDirNode(n, p, e, d, at, &st)
+		err := fs.makeDirNode(n, p, e, d, at, &st)
+		if err == nil && len(n.sources()) == 1 && d.layer.override == "" {
+			fs.putAttr(n, changes, &st) // of what is merged the link count is yet to be found
+		}
+		return n, err
 	}
 	var origin *whiteout.Origin
 	if d.layer.index == 0 {
@@ -203,11 +207,16 @@ func (fs *FS) makeNode(p *node, e *entry) (*node, error) {
 		fs.nodes.add(n)
 	}
 	if n.hard() == nil {
-		var a fuse.Attr
-		fs.fillAttr(n, &st, &a)
-		fs.attrs.put(n, changes, &a)
+		fs.putAttr(n, changes, &st)
 	}
 	return n, nil
+}
+
+// putAttr keeps attributes that were read when n.changes was changes.
+func (fs *FS) putAttr(n *node, changes uint32, st *unix.Stat_t) {
+	var a fuse.Attr
+	fs.fillAttr(n, st, &a)
+	fs.attrs.put(n, changes, &a)
 }
 
 // xattrsOf returns what the names of all its extended attributes say of an object.

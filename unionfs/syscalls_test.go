@@ -73,6 +73,11 @@ func TestSystemCalls(t *testing.T) {
 				return f.Lookup(nil, f.header(f.lower), fmt.Sprint("first", i), new(fuse.EntryOut))
 			}
 		}},
+		{"first lookup of a lower directory", 1, func(i int) func() fuse.Status { // fstatat
+			return func() fuse.Status {
+				return f.Lookup(nil, f.header(f.lower), fmt.Sprint("sub", i), new(fuse.EntryOut))
+			}
+		}},
 		{"getattr", 0, func(i int) func() fuse.Status {
 			in := fuse.GetAttrIn{InHeader: *f.header(f.file(i))}
 			return func() fuse.Status { return f.GetAttr(nil, &in, new(fuse.AttrOut)) }
@@ -185,6 +190,9 @@ func newCalls(t testing.TB, files int) *calls {
 		}
 	}
 	for i := range files {
+		if err := os.Mkdir(filepath.Join(top, "l/lower", fmt.Sprint("sub", i)), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		for _, name := range []string{"first", "gone", "small", "read"} {
 			path := filepath.Join(top, "l/lower", fmt.Sprint(name, i))
 			if err := os.WriteFile(path, make([]byte, 1000), 0o644); err != nil {

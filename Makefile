@@ -73,13 +73,21 @@ test-long: setup lint ## Everything, with the long runs: hours
 fuzz: ## Every fuzz target for FUZZTIME (1m) each
 	@bash scripts/fuzz.sh $(FUZZTIME)
 
+# What changed since the last entry of bench/RESULTS.md, for bench-ledger.
+CHANGED ?=
+
 .PHONY: bench
-bench: setup build ## Beside kernel overlayfs, fuse-overlayfs and the plain directory, as root
-	$(GO) run ./bench/run
+bench: setup build ## Everything beside its peers, as root: an hour or more, in bench/out
+	$(BIN)/lamina-bench run --user lamina-test
+
+.PHONY: bench-ledger
+bench-ledger: setup build ## An entry for bench/RESULTS.md (CHANGED='what changed') and the chart of README.md, as root: 10 minutes
+	$(BIN)/lamina-bench run --user lamina-test --scale small --reps 6 --ledger '$(CHANGED)'
+	cp bench/out/chart.svg docs/bench.svg
 
 .PHONY: bench-memory
 bench-memory: setup build ## Memory and descriptors on a tree of a million files, as root
-	$(GO) run ./bench/run -memory
+	$(BIN)/lamina-bench run --workloads memory-1m --reps 1
 
 # gofmt lists what it would change; the rules of our own are tests of internal/lint.
 .PHONY: lint

@@ -4,31 +4,26 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/bench/report"
 )
 
-// LaunchSuite measures lamina beside those that do the same: starting a container, and loading an image.
+// A launchWork is a workload of launchers: starting a container, or loading an image.
 //
 // Everything is made anew in directories of its own, the stores of the peers included. What somebody does is looked at
 // before its time counts: exit status and output of a container, names, types, modes, owners, times, link targets and
-// content of each layer of an image.
-type LaunchSuite struct {
-	Bin      string         // directory with lamina and laminafs
-	Callers  []Caller       // each with all samples
-	Match    *regexp.Regexp // only the workloads whose name matches; nil for all
-	Rounds   int
-	Fixtures *Fixtures // Scale is of the loaded images' size
-	Progress io.Writer // a line for each workload of a round
+// content of each layer of an image. CPU time is that of all processes, those included that outlive the command.
+type launchWork struct {
+	caller Caller
+	tasks  []launchTask
 }
 
 // A Caller is who calls lamina and its peers.
@@ -37,198 +32,117 @@ type Caller struct {
 	UID, GID uint32
 }
 
-// Launch is what a LaunchSuite has found.
-type Launch struct {
-	Rounds  int
-	Scale   float64
-	Images  []LaunchImage
-	Samples []LaunchSample
-	Skipped []Skip
-
-	places []*launchEnv // to be removed
-}
-
-// LaunchImage is an image that was loaded.
-type LaunchImage struct {
-	Name                   string
-	Bytes, Layers, Objects int64
-}
-
-// A LaunchSample is one container, or one load.
-type LaunchSample struct {
-	Caller, Workload, System string
-	Round                    int
-
-	Wall time.Duration // from the start of the command to its end
-	CPU  time.Duration // of it and all that it left running, up to the end of that
-	Peak int64         // largest resident set of one of the processes, in bytes
-}
-
-// A Skip is somebody who cannot be had here, and why.
-type Skip struct{ Caller, Workload, System, Why string }
-
-// A launchTask is one system doing one workload for one caller.
+// A launchTask is one system doing the workload. Each function but run may be nil.
 type launchTask struct {
-	workload, system string
-
-	// prepare makes what is there before, and looks at whether the result is right.
-	prepare func(e *launchEnv) error
-
-	// reset gives each sample the same to begin with; check looks at what it has made. Either may be nil.
-	reset, check func(e *launchEnv) error
-
-	run func(e *launchEnv) error
+	system  string
+	prepare func(e *launchEnv) error // makes what is there before, and looks at whether the result is right
+	reset   func(e *launchEnv) error // gives each sample the same to begin with
+	run     func(e *launchEnv) error
+	check   func(e *launchEnv) error // looks at what was made
 }
 
 // launchEnv is where a task of a caller is done.
 type launchEnv struct {
+	f      *Fixtures
 	caller Caller
 	dir    string // the task's own, and its caller's
 	bin    string
 	peak   int64 // of the commands since it was reset, in bytes
 }
 
-// Run takes all samples. A peer that does not work is skipped; lamina that does not is an error.
-func (s *LaunchSuite) Run() (_ *Launch, err error) {
-	l := &Launch{Rounds: s.Rounds, Scale: s.Fixtures.Scale}
-	if err := os.Chmod(s.Fixtures.Dir, 0o755); err != nil { // for callers that are not root
-		return nil, err
-	}
-	bin := filepath.Join(s.Fixtures.Dir, "bin")
-	if err := run("cp", "-RL", s.Bin, bin); err != nil {
-		return nil, err
-	}
-	tasks, err := s.tasks(l)
-	if err != nil {
-		return nil, err
-	}
-	o, err := adopt()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, o.close()) }()
-	for i, c := range s.Callers {
-		dir := filepath.Join(s.Fixtures.Dir, fmt.Sprintf("caller%d", i))
-		err := errors.Join(s.measure(l, c, bin, dir, tasks, o), o.kill())
-		for _, e := range l.places {
-			err = errors.Join(err, e.remove())
-		}
-		if err != nil {
-			return nil, fmt.Errorf("as %s: %w", c.Name, err)
-		}
-	}
-	return l, nil
+// launchTrial is a system doing a launchWork.
+type launchTrial struct {
+	launchTask
+	e *launchEnv
 }
 
-// tasks are all that there are, those of a workload in a row.
-func (s *LaunchSuite) tasks(l *Launch) ([][]launchTask, error) {
-	small, err := s.Fixtures.busyboxImage()
+var _ trial = (*launchTrial)(nil)
+
+func (w *launchWork) newTrial(_ string, f *Fixtures, sys System) (trial, error) {
+	for _, task := range w.tasks {
+		if task.system == sys.Name {
+			return task.newTrial(f, w.caller)
+		}
+	}
+	return nil, absentError{errors.New("it does no such thing")}
+}
+
+func (t launchTask) newTrial(f *Fixtures, caller Caller) (_ trial, err error) {
+	bin, err := f.sharedBin()
 	if err != nil {
 		return nil, err
 	}
-	all := [][]launchTask{
-		runTasks(small, RunTrue, noNetwork),
-		runTasks(small, RunTrueNet, userNetwork),
-	}
-	for _, mb := range []int{50, 500} {
-		if !s.wants(loadName(mb)) {
-			continue
-		}
-		image, err := s.Fixtures.realImage(mb)
-		if err != nil {
+	if f.orphans == nil {
+		if f.orphans, err = adopt(); err != nil {
 			return nil, err
 		}
-		l.Images = append(l.Images, image.LaunchImage)
-		all = append(all, loadTasks(image))
 	}
-	return slices.DeleteFunc(all, func(tasks []launchTask) bool { return !s.wants(tasks[0].workload) }), nil
+	f.places++
+	// Short names: sockets are made below them.
+	e := &launchEnv{f: f, caller: caller, bin: bin, dir: filepath.Join(f.Dir, fmt.Sprintf("c%d", f.places))}
+	if err := makeOwned(e.dir, caller); err != nil {
+		return nil, err
+	}
+	err = t.prepare(e)
+	f.orphans.reap()
+	if err != nil {
+		return nil, errors.Join(absentError{err}, e.remove())
+	}
+	return &launchTrial{t, e}, nil
 }
 
-func (s *LaunchSuite) wants(workload string) bool {
-	return s.Match == nil || s.Match.MatchString(workload)
+// sharedBin has our programs where every caller can get at them.
+func (f *Fixtures) sharedBin() (string, error) {
+	if err := os.Chmod(f.Dir, 0o755); err != nil {
+		return "", err
+	}
+	return f.make("bin", func(dir string) error {
+		for _, name := range []string{Lamina, Laminafs} {
+			if err := run("cp", "-L", filepath.Join(f.Bin, name), dir); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// measure takes the samples of one caller.
-func (s *LaunchSuite) measure(l *Launch, c Caller, bin, dir string, all [][]launchTask, o *orphans) error {
-	if err := makeOwned(dir, c); err != nil {
-		return err
+func (t *launchTrial) begin() error {
+	if t.reset == nil {
+		return nil
 	}
-	type ready struct {
-		launchTask
-		e *launchEnv
+	return t.reset(t.e)
+}
+
+func (t *launchTrial) run() error { return t.launchTask.run(t.e) }
+
+func (t *launchTrial) check() error {
+	if t.launchTask.check == nil {
+		return nil
 	}
-	var workloads [][]ready
-	for i, tasks := range all {
-		var list []ready
-		for j, t := range tasks {
-			fmt.Fprintf(s.Progress, "as %s: %s: trying %s\n", c.Name, t.workload, t.system)
-			// Short names: sockets are made below them.
-			e := &launchEnv{caller: c, dir: filepath.Join(dir, fmt.Sprintf("%d%d", i, j)), bin: bin}
-			l.places = append(l.places, e)
-			err := makeOwned(e.dir, c)
-			if err == nil {
-				err = t.prepare(e)
-			}
-			switch {
-			case err == nil:
-				list = append(list, ready{t, e})
-			case t.system == Lamina:
-				return fmt.Errorf("%s: %w", t.workload, err)
-			default:
-				l.Skipped = append(l.Skipped, Skip{c.Name, t.workload, t.system, err.Error()})
-			}
-			o.reap()
-		}
-		workloads = append(workloads, list)
-	}
-	for round := range s.Rounds {
-		for _, list := range workloads {
-			fmt.Fprintf(s.Progress, "as %s: round %d of %d: %s\n", c.Name, round+1, s.Rounds, list[0].workload)
-			for i := range list {
-				t := list[(i+round)%len(list)]
-				sample, err := t.measure(t.e, o)
-				if err != nil {
-					return fmt.Errorf("%s by %s: %w", t.workload, t.system, err)
-				}
-				sample.Round = round
-				l.Samples = append(l.Samples, sample)
-			}
-		}
-	}
+	return t.launchTask.check(t.e)
+}
+
+func (t *launchTrial) end() error   { return nil }
+func (t *launchTrial) close() error { return t.e.remove() }
+
+// gauges waits for what the command has left behind: it is part of the price.
+func (t *launchTrial) gauges() (g gauges, err error) {
+	t.e.f.orphans.reap()
+	g.client, err = usage(unix.RUSAGE_CHILDREN)
+	return g, err
+}
+
+func (t *launchTrial) requests() (map[string]int64, error) { return nil, nil }
+
+func (t *launchTrial) took() time.Duration { return 0 }
+func (t *launchTrial) objects() int64      { return 0 }
+
+func (t *launchTrial) resetPeak() error {
+	t.e.peak = 0
 	return nil
 }
 
-// measure takes one sample.
-func (t *launchTask) measure(e *launchEnv, o *orphans) (s LaunchSample, err error) {
-	if t.reset != nil {
-		if err := t.reset(e); err != nil {
-			return s, err
-		}
-	}
-	o.reap()
-	e.peak = 0
-	before, err := childrenCPU()
-	if err != nil {
-		return s, err
-	}
-	start := time.Now()
-	err = t.run(e)
-	s.Wall = time.Since(start)
-	if err != nil {
-		return s, err
-	}
-	o.reap()
-	after, err := childrenCPU()
-	if err != nil {
-		return s, err
-	}
-	s.Caller, s.Workload, s.System = e.caller.Name, t.workload, t.system
-	s.CPU, s.Peak = after-before, e.peak
-	if t.check != nil {
-		err = t.check(e)
-	}
-	return s, err
-}
+func (t *launchTrial) memory() (*report.Memory, error) { return &report.Memory{Peak: t.e.peak}, nil }
 
 // makeOwned makes a directory that is the caller's.
 func makeOwned(dir string, c Caller) error {
@@ -241,7 +155,7 @@ func makeOwned(dir string, c Caller) error {
 // remove removes what is there, with the mount that podman leaves over its store.
 func (e *launchEnv) remove() error {
 	_ = unix.Unmount(e.path("root/overlay"), unix.MNT_DETACH) // mostly it is none
-	return os.RemoveAll(e.dir)
+	return e.f.remove(e.dir)
 }
 
 // path is below the task's directory.

@@ -50,7 +50,6 @@ func (f *Fixtures) busyboxImage() (*smallImage, error) {
 
 // realImage is one of several layers, each of files of another part of this machine.
 type realImage struct {
-	LaunchImage
 	archive, tag string
 	layers       []string // tars, lowest first
 	trees        []tree   // what is in them
@@ -58,13 +57,12 @@ type realImage struct {
 
 // realImage makes an image of about mb megabytes: a quarter each of programs, libraries, documentation and Go.
 func (f *Fixtures) realImage(mb int) (*realImage, error) {
-	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	golang, err := goroot()
 	if err != nil {
-		return nil, fmt.Errorf("go env GOROOT: %w", err)
+		return nil, err
 	}
-	sources := []string{"/usr/bin", "/usr/lib", "/usr/share", strings.TrimSpace(string(goroot))}
+	sources := []string{"/usr/bin", "/usr/lib", "/usr/share", golang}
 	image := &realImage{tag: fmt.Sprintf("localhost/bench:%d", mb)}
-	image.Name, image.Layers = loadName(mb), int64(len(sources))
 	limit := int64(f.Scale * float64(mb) * 1e6 / float64(len(sources)))
 	dir, err := f.make(fmt.Sprintf("image%d", mb), func(dir string) error {
 		for i, source := range sources {
@@ -79,22 +77,14 @@ func (f *Fixtures) realImage(mb int) (*realImage, error) {
 	}
 	image.archive, image.layers = dir+"/image.tar", layerTars(dir, len(sources))
 	for _, layer := range image.layers {
-		info, err := os.Stat(layer)
+		t, err := f.unpackedTree(layer)
 		if err != nil {
 			return nil, err
 		}
-		image.Bytes += info.Size()
-		t, err := unpackedTree(layer, dir+"/tree")
-		if err != nil {
-			return nil, err
-		}
-		image.Objects += int64(t.objects)
 		image.trees = append(image.trees, t)
 	}
 	return image, nil
 }
-
-func loadName(mb int) string { return fmt.Sprintf("load %d MB", mb) }
 
 func layerTar(dir string, i int) string { return filepath.Join(dir, fmt.Sprintf("layer%d.tar", i)) }
 

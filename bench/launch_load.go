@@ -2,16 +2,16 @@ package bench
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 )
 
-// loadTasks are those of a workload that loads an image into an empty store.
-func loadTasks(image *realImage) []launchTask {
+// loadTasks are those of a workload that loads an image of about mb megabytes into an empty store.
+func loadTasks(mb int) []launchTask {
+	var image *realImage // made when the first prepares
 	task := func(system string, load func(e *launchEnv) error, layers func(e *launchEnv) ([]string, error)) launchTask {
-		t := launchTask{workload: image.Name, system: system, run: load}
+		t := launchTask{system: system, run: load, reset: (*launchEnv).clear}
 		t.check = func(e *launchEnv) error {
 			dirs, err := layers(e)
 			if err != nil {
@@ -19,8 +19,17 @@ func loadTasks(image *realImage) []launchTask {
 			}
 			return e.checkTrees(dirs, image.trees)
 		}
-		t.reset = (*launchEnv).clear
-		t.prepare = func(e *launchEnv) error { return errors.Join(load(e), t.check(e)) }
+		t.prepare = func(e *launchEnv) (err error) {
+			if image == nil {
+				if image, err = e.f.realImage(mb); err != nil {
+					return err
+				}
+			}
+			if err := load(e); err != nil {
+				return err
+			}
+			return t.check(e)
+		}
 		return t
 	}
 	return []launchTask{

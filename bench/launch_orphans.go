@@ -95,12 +95,3 @@ func childPids() []int {
 	}
 	return pids
 }
-
-// childrenCPU is the CPU time of all children that have been waited for, and theirs.
-func childrenCPU() (time.Duration, error) {
-	var r unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &r); err != nil {
-		return 0, err
-	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano()), nil
-}

@@ -11,21 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The workloads that start a container.
-const (
-	RunTrue    = "run true"
-	RunTrueNet = "run true, network"
-)
-
-// Those who are measured.
-const (
-	Lamina = "lamina"
-	Podman = "podman"
-	Runc   = "runc + laminafs"
-	Bwrap  = "bwrap, no union"
-	Tar    = "tar x"
-)
-
 // The networks that containers get: none, or a user-mode one, which is a process of its own.
 const (
 	noNetwork   = "none"
@@ -36,11 +21,17 @@ const (
 type runner func(e *launchEnv, command ...string) (result, error)
 
 // runTasks are those of a workload that runs `true` in a container.
-func runTasks(image *smallImage, workload, network string) []launchTask {
+func runTasks(network string) []launchTask {
+	var image *smallImage // made when the first prepares
 	task := func(system string, have func(e *launchEnv) error, start runner) launchTask {
 		return launchTask{
-			workload: workload, system: system,
-			prepare: func(e *launchEnv) error {
+			system: system,
+			prepare: func(e *launchEnv) (err error) {
+				if image == nil {
+					if image, err = e.f.busyboxImage(); err != nil {
+						return err
+					}
+				}
 				if err := have(e); err != nil {
 					return err
 				}
@@ -114,11 +105,6 @@ func (e *launchEnv) find(program string) (string, error) {
 		return path, nil
 	}
 	return exec.LookPath(program)
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 func (e *launchEnv) lamina(args ...string) (string, error) {

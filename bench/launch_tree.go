@@ -49,9 +49,10 @@ func readTree(dir string) (t tree, err error) {
 	return t, err
 }
 
-// unpackedTree is what a layer unpacks to, in the directory dir, which is removed again.
-func unpackedTree(layer, dir string) (t tree, err error) {
-	if err := os.Mkdir(dir, 0o755); err != nil {
+// unpackedTree is what a layer unpacks to, as tar does it.
+func (f *Fixtures) unpackedTree(layer string) (t tree, err error) {
+	dir, err := os.MkdirTemp(f.Dir, "tree-")
+	if err != nil {
 		return t, err
 	}
 	defer os.RemoveAll(dir)

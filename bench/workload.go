@@ -1,119 +1,110 @@
 package bench
 
 import (
-	"os"
-	"path/filepath"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/laminafs/lamina/bench/report"
 )
 
 // A Workload is one thing that programs do.
 type Workload struct {
-	Name string
-
-	// Goal is the ratio of wall time to kernel overlayfs that DESIGN.md asks of laminafs; 0 for none.
-	Goal float64
-
-	// Lowers gives the layers, topmost first.
-	Lowers func(f *Fixtures) ([]string, error)
-
-	// Writes says that it changes the tree: the plain directory is then a copy of the topmost layer, else that itself.
-	Writes bool
-
-	// Prepare is run on the mount before the measurement; it may be nil.
-	Prepare func(f *Fixtures, dir string) error
-
-	// Run is what is measured.
-	Run func(f *Fixtures, dir string) error
+	report.Workload
+	union  *unionWork  // nil for one of the launchers'
+	launch *launchWork // nil for one of the unions'
 }
 
-// one makes Lowers of a single layer.
-func one(layer func(f *Fixtures) (string, error)) func(*Fixtures) ([]string, error) {
-	return func(f *Fixtures) ([]string, error) {
-		dir, err := layer(f)
-		return []string{dir}, err
+// can reports whether the system does such things at all.
+func (w *Workload) can(sys System) bool {
+	if w.union != nil {
+		return sys.union()
 	}
+	return slices.ContainsFunc(w.launch.tasks, func(t launchTask) bool { return t.system == sys.Name })
 }
 
-// plainly makes Run or Prepare of an operation on the whole tree.
-func plainly(op func(dir string) error) func(*Fixtures, string) error {
-	return func(_ *Fixtures, dir string) error { return op(dir) }
-}
-
-var (
-	doWalk    = plainly(walk)
-	doRead    = plainly(readAll)
-	doAppend  = plainly(appendAll)
-	doListBig = func(f *Fixtures, dir string) error { return list(filepath.Join(dir, "big"), f.count(50_000)) }
-	doUntar   = func(f *Fixtures, dir string) error {
-		archive, err := f.Archive()
-		if err != nil {
-			return err
-		}
-		return run("tar", "-C", dir, "-xf", archive)
+// newTrial prepares sys for the workload.
+//
+// Errors: absentError.
+func (w *Workload) newTrial(f *Fixtures, sys System) (trial, error) {
+	if w.union != nil {
+		return w.union.newTrial(w.Name, f, sys)
 	}
+	return w.launch.newTrial(w.Name, f, sys)
+}
+
+// NeedsRootfs reports whether it works on Fixtures.Rootfs.
+func (w *Workload) NeedsRootfs() bool {
+	return strings.HasPrefix(w.Name, "rootfs-") || w.Name == "exec-storm"
+}
+
+// Launches reports whether launchers do it, not unions.
+func (w *Workload) Launches() bool { return w.launch != nil }
+
+// The groups of workloads.
+const (
+	metadata   = "metadata"
+	data       = "data"
+	programs   = "programs"
+	layers     = "layers"
+	large      = "large directories"
+	containers = "containers"
 )
 
-// removeAll is rm -rf of everything in the tree.
-func removeAll(_ *Fixtures, dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	argv := []string{"rm", "-rf", "--"}
-	for _, e := range entries {
-		argv = append(argv, filepath.Join(dir, e.Name()))
-	}
-	return run(argv...)
+// Workloads are all there are, in the order of the report. callers are those, besides who runs us, as whom
+// launchers are measured too.
+func Workloads(callers ...Caller) []Workload {
+	return slices.Concat(metadataWork(), dataWork(), programWork(), layerWork(), largeWork(), launcherWork(callers))
 }
 
-// missing is a lookup of 5,000 names that are in none of n layers. The directories are known before: what is measured
-// is the price of a name.
-func missing(name string, n int) Workload {
-	return Workload{
-		Name:   name,
-		Lowers: func(f *Fixtures) ([]string, error) { return f.Layers(n) },
-		Prepare: func(_ *Fixtures, dir string) error {
-			return statMissing(dir, "before", layerDirs)
-		},
-		Run: func(f *Fixtures, dir string) error { return statMissing(dir, "missing", f.count(5_000)) },
+// Match selects workloads by names, groups, and patterns of both (path.Match).
+//
+// Errors: a pattern that is none, or that nothing matches.
+func Match(all []Workload, patterns []string) (some []Workload, err error) {
+	used := make([]bool, len(patterns))
+	for _, w := range all {
+		take := len(patterns) == 0
+		for i, p := range patterns {
+			for _, name := range []string{w.Name, w.Group} {
+				ok, err := path.Match(p, name)
+				if err != nil {
+					return nil, fmt.Errorf("workloads %q: %w", p, err)
+				}
+				take, used[i] = take || ok, used[i] || ok
+			}
+		}
+		if take {
+			some = append(some, w)
+		}
 	}
+	for i, p := range patterns {
+		if !used[i] {
+			err = errors.Join(err, fmt.Errorf("there is no workload %q", p))
+		}
+	}
+	return some, err
 }
 
-// Workloads are all there are, in the order of the report.
-var Workloads = []Workload{
-	{Name: "walk cold", Goal: 1.5, Lowers: one((*Fixtures).Tree), Run: doWalk},
-	{Name: "walk warm", Goal: 1.0, Lowers: one((*Fixtures).Tree), Prepare: doWalk, Run: doWalk},
-	{Name: "read cold", Goal: 2.0, Lowers: one((*Fixtures).Tree), Run: doRead},
-	{Name: "read warm", Goal: 0.9, Lowers: one((*Fixtures).Tree), Prepare: doRead, Run: doRead},
-	{Name: "untar 10k", Goal: 3.0, Writes: true, Lowers: one((*Fixtures).Empty), Run: doUntar},
-	{Name: "rm -rf upper", Goal: 2.5, Writes: true, Lowers: one((*Fixtures).Empty), Prepare: doUntar, Run: removeAll},
-	{Name: "rm -rf lower", Goal: 2.5, Writes: true, Lowers: one((*Fixtures).Tree), Run: removeAll},
-	{Name: "first write 2k", Goal: 0.7, Writes: true, Lowers: one((*Fixtures).Small), Run: doAppend},
-	{
-		Name: "create, rename", Goal: 2.5, Writes: true, Lowers: one((*Fixtures).Empty),
-		Run: func(f *Fixtures, dir string) error { return churn(dir, f.count(5_000)) },
-	},
-	missing("missing, 1", 1),
-	missing("missing, 64", 64),
-	missing("missing, 500", 500),
-	{Name: "list 50k cold", Goal: 1.5, Lowers: one((*Fixtures).BigDir), Run: doListBig},
-	{Name: "list 50k warm", Goal: 1.0, Lowers: one((*Fixtures).BigDir), Prepare: doListBig, Run: doListBig},
-	{
-		Name: "stat 1 of 50k", Lowers: one((*Fixtures).BigDir),
-		Run: func(f *Fixtures, dir string) error {
-			_, err := os.Lstat(filepath.Join(dir, "big", "some-name-0"))
-			return err
-		},
-	},
-	{Name: "walk 50k", Goal: 1.5, Lowers: one((*Fixtures).BigDir), Run: doWalk},
-	{
-		Name: "big read cold", Goal: 2.0, Lowers: one((*Fixtures).BigFile),
-		Run: func(_ *Fixtures, dir string) error { return readBig(filepath.Join(dir, "big")) },
-	},
-	{
-		Name: "big write", Goal: 1.5, Writes: true, Lowers: one((*Fixtures).Empty),
-		Run: func(f *Fixtures, dir string) error { return writeBig(filepath.Join(dir, "new"), f.count(bigBlocks)) },
-	},
+// onUnion makes a workload of unions. wall is what DESIGN.md asks of laminafs, as a ratio of wall time to kernel
+// overlayfs; 0 for nothing.
+func onUnion(group, name, about string, wall float64, work unionWork) Workload {
+	w := Workload{Workload: report.Workload{Name: name, Group: group, About: about, Base: Overlay}, union: &work}
+	if wall > 0 {
+		w.Goals = append(w.Goals, report.Goal{System: Laminafs, Of: report.Wall, Factor: wall, Than: Overlay})
+	}
+	if group == metadata {
+		// Twice as fast as what it takes the place of.
+		w.Goals = append(w.Goals, report.Goal{System: Laminafs, Of: report.Wall, Factor: 0.5, Than: FuseOverlayfs})
+	}
+	return w
 }
 
-// LayersGoal is how much more a missing name may cost in 500 layers than in one, on laminafs.
-const LayersGoal = 1.2
+// onTree makes run of an operation that takes nothing but the tree.
+func onTree(op func(dir string) (string, error)) func(*job) (string, error) {
+	return func(j *job) (string, error) { return op(j.dir) }
+}
+
+// all is for unionWork.left: the whole tree.
+func all(j *job) ([]string, error) { return everything(j.dir, false) }

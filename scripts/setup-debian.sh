@@ -7,14 +7,14 @@
 set -euo pipefail
 
 # What is run: by the build (make, gcc for the race detector only), by the mount (fuse3, uidmap), by tests as the
-# filesystems below a layer (e2fsprogs, xfsprogs, btrfs-progs), as a peer (fuse-overlayfs), as programs on a mount, and as
-# those who call laminafs (podman, buildah, with runc, and busybox to make an image of). prometheus scrapes its metrics; the
+# filesystems below a layer (e2fsprogs, xfsprogs, btrfs-progs), as peers (fuse-overlayfs, unionfs-fuse, bubblewrap), as
+# programs on a mount, and as those who call laminafs (podman, buildah, with runc, and busybox to make an image of). prometheus scrapes its metrics; the
 # service that comes with the package is not needed.
 packages=(
 	ca-certificates make gcc libc6-dev
 	fuse3 uidmap util-linux mount procps libcap2-bin acl attr strace
 	e2fsprogs xfsprogs btrfs-progs
-	fuse-overlayfs
+	fuse-overlayfs unionfs-fuse bubblewrap
 	slirp4netns passt
 	git sqlite3 rsync tar zstd jq curl python3 python3-venv mmdebstrap
 	podman buildah runc busybox-static skopeo umoci docker-registry

@@ -1,0 +1,237 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Markdown writes tables for people: times with ratios, CPU times, requests, memory, and what became of the goals.
+func (r *Report) Markdown(w io.Writer) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# lamina-bench, %s\n\n", r.Machine.Date)
+	r.head(&b)
+	r.incorrect(&b)
+	for _, group := range r.groups() {
+		fmt.Fprintf(&b, "\n## %s\n", group)
+		workloads, systems := r.workloadsOf(group), r.systemsOf(group)
+		fmt.Fprint(&b, "\nWall time, and in brackets its ratio to the base (the one with 1.00).\n\n")
+		r.matrix(&b, workloads, systems, Wall, true)
+		fmt.Fprint(&b, "\nCPU time of client and server together, and its ratio.\n\n")
+		r.matrix(&b, workloads, systems, CPU, true)
+		fmt.Fprint(&b, "\nCPU time of the server alone.\n\n")
+		r.matrix(&b, workloads, systems, Serve, false)
+		fmt.Fprint(&b, "\nLargest resident set of the server, or of those who did the work.\n\n")
+		r.matrix(&b, workloads, systems, Peak, false)
+		r.opcodes(&b, workloads, systems)
+	}
+	r.memory(&b)
+	r.goals(&b)
+	r.skips(&b)
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// head describes the machine and how far it can be believed.
+func (r *Report) head(b *bytes.Buffer) {
+	m := r.Machine
+	fmt.Fprintf(b, "Linux %s, %d CPUs", m.Kernel, m.CPUs)
+	if m.CPUModel != "" {
+		fmt.Fprintf(b, " (%s)", m.CPUModel)
+	}
+	if m.Governor != "" {
+		fmt.Fprintf(b, ", governor %s", m.Governor)
+	}
+	fmt.Fprintf(b, ", layers on %s", m.Filesystem)
+	if m.Rootless != "" {
+		fmt.Fprintf(b, ", as an ordinary user (%s)", m.Rootless)
+	}
+	fmt.Fprintf(b, ".\nMedians of %d repetitions", r.Reps)
+	if r.Scale != 1 {
+		fmt.Fprintf(b, ", SCALED by %g: not to be compared with other scales", r.Scale)
+	}
+	fmt.Fprintf(b, "; ± is the 95 %% confidence interval of the median, or the range where the repetitions are too few for one.\n")
+	fmt.Fprintf(b, "Others used %s of the CPUs meanwhile; load average %s before, %s after.\n\n", r.busy(), load(m.LoadBefore), load(m.LoadAfter))
+	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
+		fmt.Fprintf(b, "- %s: %s\n", name, m.Versions[name])
+	}
+}
+
+// busy says how busy others kept the CPUs.
+func (r *Report) busy() string {
+	share := r.others()
+	word := "quiet"
+	if share > Quiet {
+		word = "**busy**: wall times mean little, CPU times and counts do"
+	}
+	return fmt.Sprintf("%.1f %% (%s)", 100*share, word)
+}
+
+// load is the first three numbers of /proc/loadavg.
+func load(line string) string {
+	f := strings.Fields(line)
+	return strings.Join(f[:min(3, len(f))], " ")
+}
+
+func (r *Report) incorrect(b *bytes.Buffer) {
+	if list := r.Incorrect(); len(list) > 0 {
+		fmt.Fprint(b, "\n## Wrong results\n\nThese have no times.\n\n")
+		for _, s := range list {
+			fmt.Fprintf(b, "- %s on %s: %s\n", s.Workload, s.System, oneLine(s.Incorrect))
+		}
+	}
+}
+
+// matrix has workloads for rows and systems for columns. One without any figure is left out.
+func (r *Report) matrix(b *bytes.Buffer, workloads []Workload, systems []string, of Of, ratios bool) {
+	rows := [][]string{append([]string{"workload"}, systems...)}
+	for _, w := range workloads {
+		row, some := []string{w.Name}, false
+		base, _ := r.figure(w.Name, w.Base, of)
+		for _, sys := range systems {
+			cell := r.cell(w.Name, sys, of, base, ratios)
+			row, some = append(row, cell), some || cell != ""
+		}
+		if some {
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) == 1 {
+		rows = append(rows, make([]string, len(rows[0])))
+	}
+	table(b, rows)
+}
+
+func (r *Report) cell(workload, system string, of Of, base Figure, ratios bool) string {
+	f, ok := r.figure(workload, system, of)
+	switch {
+	case !ok && slices.ContainsFunc(r.Samples, func(s Sample) bool {
+		return s.Workload == workload && s.System == system && s.Incorrect != ""
+	}):
+		return "wrong"
+	case !ok || f.Center == 0 && of != Wall:
+		return ""
+	case ratios && f.ratio(base) > 0:
+		return fmt.Sprintf("%s (%.2f)", f, f.ratio(base))
+	}
+	return f.String()
+}
+
+// table writes a Markdown table that can be read as it is, too.
+func table(b *bytes.Buffer, rows [][]string) {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell), 3)
+		}
+	}
+	for i, row := range rows {
+		for j, cell := range row {
+			space := strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell))
+			if j == 0 {
+				fmt.Fprintf(b, "| %s%s |", cell, space)
+			} else {
+				fmt.Fprintf(b, " %s%s |", space, cell)
+			}
+		}
+		fmt.Fprintln(b)
+		if i == 0 {
+			for j, n := range widths {
+				if j == 0 {
+					fmt.Fprintf(b, "|:%s|", strings.Repeat("-", n+1))
+				} else {
+					fmt.Fprintf(b, "%s:|", strings.Repeat("-", n+1))
+				}
+			}
+			fmt.Fprintln(b)
+		}
+	}
+}
+
+// opcodes lists the requests of the systems that count them, the most frequent first.
+func (r *Report) opcodes(b *bytes.Buffer, workloads []Workload, systems []string) {
+	title := "\nRequests by opcode, of the repetition with the median time.\n\n"
+	for _, w := range workloads {
+		for _, sys := range systems {
+			if requests := r.requests(w.Name, sys); requests != nil {
+				fmt.Fprintf(b, "%s- %s on %s: %s\n", title, w.Name, sys, formatRequests(requests))
+				title = ""
+			}
+		}
+	}
+}
+
+func formatRequests(requests map[string]int64) string {
+	ops := slices.SortedFunc(maps.Keys(requests), func(a, b string) int {
+		if d := requests[b] - requests[a]; d != 0 {
+			return int(d)
+		}
+		return strings.Compare(a, b)
+	})
+	var total int64
+	parts := make([]string, 0, len(ops))
+	for _, op := range ops {
+		total += requests[op]
+		parts = append(parts, fmt.Sprintf("%s %d", op, requests[op]))
+	}
+	if total == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%d: %s", total, strings.Join(parts, ", "))
+}
+
+// memory tells what an object costs, where that is what the workload is about.
+func (r *Report) memory(b *bytes.Buffer) {
+	rows := [][]string{{"workload", "system", "objects", "before", "after", "peak", "bytes an object", "descriptors"}}
+	seen := map[[2]string]bool{}
+	for _, s := range r.Samples {
+		key := [2]string{s.Workload, s.System}
+		if m := s.Memory; m != nil && m.Objects > 0 && m.Before > 0 && !seen[key] {
+			seen[key] = true
+			rows = append(rows, []string{
+				s.Workload, s.System, fmt.Sprint(m.Objects), Peak.format(float64(m.Before)), Peak.format(float64(m.After)),
+				Peak.format(float64(m.Peak)), fmt.Sprintf("%.0f", float64(m.After-m.Before)/float64(m.Objects)),
+				fmt.Sprintf("%d of %d", m.FDs, m.FDLimit),
+			})
+		}
+	}
+	if len(rows) > 1 {
+		fmt.Fprint(b, "\n## Memory of a server that has seen everything\n\n")
+		table(b, rows)
+	}
+}
+
+func (r *Report) goals(b *bytes.Buffer) {
+	rows := [][]string{{"workload", "system", "goal", "got", ""}}
+	for _, v := range r.Verdicts() {
+		rows = append(rows, []string{v.Workload, v.System, v.Goal.String(), v.got(), v.word()})
+	}
+	if len(rows) > 1 {
+		fmt.Fprint(b, "\n## Goals\n\n")
+		table(b, rows)
+	}
+}
+
+func (r *Report) skips(b *bytes.Buffer) {
+	if len(r.Skipped) == 0 {
+		return
+	}
+	fmt.Fprint(b, "\n## Not measured\n\n")
+	for _, s := range r.Skipped {
+		workload, system := s.Workload, s.System
+		if workload == "" {
+			workload = "everything"
+		}
+		if system == "" {
+			system = "every system"
+		}
+		fmt.Fprintf(b, "- %s on %s: %s\n", workload, system, oneLine(s.Why))
+	}
+}
+
+// oneLine keeps a message from breaking a list.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

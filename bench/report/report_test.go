@@ -1,0 +1,240 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// made is a report of a workload "walk" with those wall times in milliseconds, by system.
+func made(walls map[string][]int) *Report {
+	r := &Report{
+		Schema: Schema, Reps: 6, Scale: 1,
+		Machine: Machine{
+			Date: "2026-01-02T03:04:05Z", Kernel: "6.18.0", CPUs: 2, CPUModel: "Made <Up>", Filesystem: "tmpfs",
+			LoadBefore: "0.10 0.20 0.30 1/99 1", LoadAfter: "0.40 0.50 0.60 1/99 1",
+			Versions: map[string]string{"laminafs": "laminafs 1.2.3"},
+		},
+		Workloads: []Workload{{
+			Name: "walk", Group: "metadata", About: "a walk & more", Base: "overlay",
+			Goals: []Goal{{System: "laminafs", Of: Wall, Factor: 1.5, Than: "overlay"}, {System: "laminafs", Of: Peak, Factor: 1 << 20}},
+		}},
+	}
+	for _, sys := range []string{"overlay", "laminafs", "laminafs:transport=loop"} {
+		if _, ok := walls[sys]; !ok {
+			continue
+		}
+		r.Systems = append(r.Systems, System{sys})
+		for i, ms := range walls[sys] {
+			wall := time.Duration(ms) * time.Millisecond
+			s := Sample{Workload: "walk", System: sys, Rep: i, Wall: wall, Client: wall / 2, Others: 0}
+			if strings.HasPrefix(sys, "laminafs") {
+				s.Server, s.Requests, s.Memory = wall/4, map[string]int64{"LOOKUP": int64(ms), "READ": 1}, &Memory{Peak: 2 << 20}
+			}
+			r.Samples = append(r.Samples, s)
+		}
+	}
+	return r
+}
+
+func TestReadGivesBackWhatWasWritten(t *testing.T) {
+	r := made(map[string][]int{"overlay": {1, 2, 3}, "laminafs": {4, 5, 6}})
+	r.Skipped = []Skip{{System: "fuse-overlayfs", Why: "it is not there"}}
+	var b bytes.Buffer
+	if err := r.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	back, err := Read(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again bytes.Buffer
+	if err := back.Write(&again); err != nil || again.String() != text {
+		t.Errorf("error %v; written:\n%s\nwritten again:\n%s", err, text, again.String())
+	}
+}
+
+func TestReadSaysWhatIsWrong(t *testing.T) {
+	change := func(how func(m map[string]any)) string {
+		var b bytes.Buffer
+		if err := made(map[string][]int{"overlay": {1}}).Write(&b); err != nil {
+			t.Fatal(err)
+		}
+		var m map[string]any
+		if err := json.Unmarshal(b.Bytes(), &m); err != nil {
+			t.Fatal(err)
+		}
+		how(m)
+		text, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	sample := func(m map[string]any) map[string]any { return m["samples"].([]any)[0].(map[string]any) }
+	tests := []struct{ name, text, want string }{
+		{"nothing", "", "not a report"},
+		{"no JSON", "walk 1.0", "not a report"},
+		{"cut off", `{"schema": 1, "samples": [`, "not a report"},
+		{"something else", `{"a": 1}`, "it has no schema"},
+		{"another type", `{"schema": 1, "reps": "many"}`, "reps"},
+		{"another version", change(func(m map[string]any) { m["schema"] = 99 }), "schema 99: this version reads 1"},
+		{"two of them", change(func(map[string]any) {}) + "{}", "something follows"},
+		{"unknown workload", change(func(m map[string]any) { sample(m)["workload"] = "dance" }), `no workload "dance"`},
+		{"unknown system", change(func(m map[string]any) { sample(m)["system"] = "aufs" }), `no system "aufs"`},
+		{"no time", change(func(m map[string]any) { sample(m)["wall_ns"] = 0 }), "walk on overlay has impossible times"},
+		{"time before", change(func(m map[string]any) { sample(m)["client_ns"] = -1 }), "impossible times"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Read(strings.NewReader(tt.text))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want one with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestFigure(t *testing.T) {
+	r := made(map[string][]int{"overlay": {9, 10, 11, 10, 8, 12, 10, 30}, "laminafs": {10, 30, 20}})
+	f, ok := r.figure("walk", "overlay", Wall)
+	if !ok || f.Center != 0.010 || f.Range || f.Lo < 0.008 || f.Lo > f.Center || f.Hi < f.Center {
+		t.Errorf("of eight samples: %+v, want the median 0.010 in an interval around it", f)
+	}
+	if f, _ = r.figure("walk", "laminafs", Wall); f.Center != 0.020 || !f.Range || f.Lo != 0.010 || f.Hi != 0.030 {
+		t.Errorf("of three samples: %+v, want the median 0.020 in the range of all", f)
+	}
+	if f, _ = r.figure("walk", "laminafs", CPU); f.Center != 0.015 {
+		t.Errorf("CPU time %v, want client's and server's, 0.015", f.Center)
+	}
+	if f, _ = r.figure("walk", "laminafs", Count); f.Center != 21 {
+		t.Errorf("%v requests, want 21", f.Center)
+	}
+	if _, ok = r.figure("walk", "overlay", Count); ok {
+		t.Error("overlay has a number of requests")
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	r := made(map[string][]int{"overlay": {10}, "laminafs": {20}, "laminafs:transport=loop": {12}})
+	got := map[string]bool{}
+	for _, v := range r.Verdicts() {
+		got[v.System+" "+string(v.Goal.Of)] = v.Met
+	}
+	want := map[string]bool{
+		"laminafs wall": false, "laminafs:transport=loop wall": true, "laminafs peak": false, "laminafs:transport=loop peak": false,
+	}
+	for name, met := range want {
+		if g, ok := got[name]; !ok || g != met {
+			t.Errorf("%s: met %v, given %v; want %v", name, g, ok, met)
+		}
+	}
+}
+
+// wrong makes the last sample of laminafs one with a wrong result.
+func wrong(r *Report) *Report {
+	s := &r.Samples[len(r.Samples)-1]
+	*s = Sample{Workload: s.Workload, System: s.System, Rep: s.Rep, Incorrect: "a file\nhas <b>other</b> bytes"}
+	return r
+}
+
+func TestMarkdownAndLedger(t *testing.T) {
+	r := wrong(made(map[string][]int{"overlay": {10, 10, 10}, "laminafs": {20}}))
+	r.Skipped = []Skip{{Workload: "untar", System: "podman", Why: "no such\nprogram"}}
+	var md, ledger bytes.Buffer
+	if err := r.Markdown(&md); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Linux 6.18.0, 2 CPUs (Made <Up>), layers on tmpfs", "(quiet)", "laminafs 1.2.3", "10.00ms ±0% (1.00)", " wrong |",
+		"walk on laminafs: a file has <b>other</b> bytes", "untar on podman: no such program", "load average 0.10 0.20 0.30 before",
+	} {
+		if !strings.Contains(md.String(), want) {
+			t.Errorf("the tables do not have %q:\n%s", want, md.String())
+		}
+	}
+	if err := made(map[string][]int{"overlay": {10}, "laminafs": {20}}).Ledger(&ledger, "walks are\nslower"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"## 2026-01-02: walks are slower\n", "laminafs 1.2.3", "6.18.0", "2, Made <Up>", "tmpfs", "20.00ms (2.00)",
+		"0 of 2 goals met. Missed:", "- walk on laminafs: wall at most 1.50 × overlay, is 2.00",
+	} {
+		if !strings.Contains(ledger.String(), want) {
+			t.Errorf("the entry does not have %q:\n%s", want, ledger.String())
+		}
+	}
+}
+
+func TestBusyIsSaid(t *testing.T) {
+	r := made(map[string][]int{"overlay": {10}})
+	r.Samples[0].Others = 5 * time.Millisecond // of 2 × 10
+	var b bytes.Buffer
+	if err := r.Markdown(&b); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "Others used 25.0 % (**busy**") {
+		t.Errorf("nothing about others:\n%s", b.String())
+	}
+}
+
+// fetched is what makes a browser ask for something.
+var fetched = regexp.MustCompile(`(?i)[a-z]+://|src=|href=|<link|<script|@import|url\(|<iframe|<object|<img`)
+
+func TestPageFetchesNothing(t *testing.T) {
+	r := wrong(made(map[string][]int{
+		"overlay": {10, 11, 9, 10, 10, 12}, "laminafs": {20, 21, 22, 20, 21, 23}, "laminafs:transport=loop": {14},
+	}))
+	r.Machine.Versions["evil"] = `<script src="x">`
+	var b bytes.Buffer
+	if err := r.HTML(&b); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(b.String(), "&lt;script src=&#34;x&#34;&gt;", "")
+	if found := fetched.FindString(text); found != "" {
+		i := strings.Index(text, found)
+		t.Errorf("%q in it: ...%s", found, text[max(0, i-80):min(len(text), i+80)])
+	}
+	for _, want := range []string{"<svg", "a walk &amp; more", "wrong", "Made &lt;Up&gt;", "other&lt;/b&gt; bytes"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in it", want)
+		}
+	}
+	if n := strings.Count(text, "<svg"); n != 2 {
+		t.Errorf("%d charts, want 2", n)
+	}
+}
+
+func TestChartIsSVG(t *testing.T) {
+	for name, r := range map[string]*Report{
+		"measured": made(map[string][]int{"overlay": {10, 11}, "laminafs": {20, 1}}),
+		"no base":  made(map[string][]int{"laminafs": {20}}),
+		"nothing":  made(nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := r.Chart(&b); err != nil {
+				t.Fatal(err)
+			}
+			text := b.String()
+			d := xml.NewDecoder(&b)
+			for {
+				if _, err := d.Token(); errors.Is(err, io.EOF) {
+					break
+				} else if err != nil {
+					t.Fatalf("%v:\n%s", err, text)
+				}
+			}
+			if name == "measured" && (!strings.Contains(text, ">walk<") || !strings.Contains(text, ">laminafs<")) {
+				t.Errorf("it does not name what it shows:\n%s", text)
+			}
+		})
+	}
+}

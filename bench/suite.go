@@ -1,0 +1,135 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/laminafs/lamina/bench/report"
+)
+
+// A Suite is what is to be measured.
+type Suite struct {
+	Systems   []System
+	Workloads []Workload
+	Reps      int
+	Fixtures  *Fixtures
+	Progress  Progress
+}
+
+// Progress is told how far a run is.
+type Progress interface {
+	// Total says how many samples there will be at most.
+	Total(samples int)
+
+	// Step says what comes next. Skipped says that n samples will not be taken after all.
+	Step(rep int, workload, system string)
+	Skipped(n int, why string)
+}
+
+// column is a system that does a workload.
+type column struct {
+	sys     System
+	t       trial
+	dropped bool // it is not there, or its result was wrong
+}
+
+// row is a workload and those who do it.
+type row struct {
+	w       Workload
+	columns []*column
+}
+
+// Run takes all samples and adds them to the report. A system that is not there is skipped; one whose result is wrong
+// gets no time, and is not asked for that workload again.
+//
+// Errors: the measuring itself failed.
+func (s *Suite) Run(r *report.Report) (err error) {
+	r.Schema, r.Reps, r.Scale = report.Schema, s.Reps, s.Fixtures.Scale
+	var rows []*row
+	defer func() {
+		for _, row := range rows {
+			for _, c := range row.columns {
+				if c.t != nil {
+					err = errors.Join(err, c.t.close())
+				}
+			}
+		}
+		err = errors.Join(err, s.Fixtures.Close())
+	}()
+	rows = s.rows(r)
+	for rep := range s.Reps {
+		for _, row := range rows {
+			for i := range row.columns {
+				c := row.columns[(i+rep)%len(row.columns)]
+				if c.dropped {
+					continue
+				}
+				s.Progress.Step(rep, row.w.Name, c.sys.Name)
+				if err := s.sample(r, row.w, c, rep); err != nil {
+					return fmt.Errorf("%s on %s: %w", row.w.Name, c.sys.Name, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// rows finds out who is there.
+func (s *Suite) rows(r *report.Report) (rows []*row) {
+	var present []System
+	for _, sys := range s.Systems {
+		if !slices.ContainsFunc(s.Workloads, func(w Workload) bool { return w.can(sys) }) {
+			continue
+		}
+		r.Systems = append(r.Systems, report.System{Name: sys.Name})
+		if err := sys.Present(s.Fixtures.Dir); err != nil {
+			r.Skipped = append(r.Skipped, report.Skip{System: sys.Name, Why: err.Error()})
+			s.Progress.Skipped(0, fmt.Sprintf("%s is not there: %v", sys.Name, err))
+			continue
+		}
+		present = append(present, sys)
+	}
+	total := 0
+	for _, w := range s.Workloads {
+		r.Workloads = append(r.Workloads, w.Workload)
+		row := &row{w: w}
+		for _, sys := range present {
+			if w.can(sys) {
+				row.columns = append(row.columns, &column{sys: sys})
+			}
+		}
+		rows = append(rows, row)
+		total += len(row.columns) * s.Reps
+	}
+	s.Progress.Total(total)
+	return rows
+}
+
+// sample takes one, after preparing what only the first needs.
+func (s *Suite) sample(r *report.Report, w Workload, c *column, rep int) (err error) {
+	var sample report.Sample
+	if c.t == nil {
+		c.t, err = w.newTrial(s.Fixtures, c.sys)
+	}
+	if err == nil {
+		sample, err = measure(c.t)
+	}
+	rest := s.Reps - rep - 1
+	if absent := (absentError{}); errors.As(err, &absent) {
+		c.dropped = true
+		r.Skipped = append(r.Skipped, report.Skip{Workload: w.Name, System: c.sys.Name, Why: err.Error()})
+		s.Progress.Skipped(rest, fmt.Sprintf("%s on %s: %v", w.Name, c.sys.Name, err))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	sample.Workload, sample.System, sample.Rep = w.Name, c.sys.Name, rep
+	r.Samples = append(r.Samples, sample)
+	if sample.Incorrect != "" {
+		c.dropped = true
+		s.Progress.Skipped(rest, fmt.Sprintf("%s on %s: %s", w.Name, c.sys.Name, sample.Incorrect))
+	}
+	return nil
+}

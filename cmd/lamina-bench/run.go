@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/bench"
+	"github.com/laminafs/lamina/bench/report"
+	"github.com/laminafs/lamina/runtime/idmap"
+)
+
+// options are the flags of run.
+type options struct {
+	systems, workloads, users []string
+	reps                      int
+	out, dir, bin             string
+	scale, ledger             string
+	rootfs, cache             string
+	noFio                     bool
+}
+
+// scales are the words for some.
+var scales = map[string]float64{"full": 1, "small": 0.2, "tiny": 0.002}
+
+func runCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "run [flags]",
+		Short: "Take samples, and write report.json, report.md, report.html and chart.svg",
+		Long: `Take samples of every workload on every system, interleaved, and write report.json, report.md, report.html and chart.svg.
+
+An ordinary user measures the unions in a user namespace of his own. Mounts and processes are in namespaces of the run and
+end with it, however it ends.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.OutOrStdout()) },
+	}
+	set := cmd.Flags()
+	set.StringSliceVar(&o.systems, "systems", append(slices.Clone(bench.Unions), bench.Launchers...),
+		"`names` of systems; laminafs may have mount options, as in laminafs:transport=loop+noacl")
+	set.StringSliceVar(&o.workloads, "workloads", nil, "`patterns` of workloads or of their groups (default all; see lamina-bench list)")
+	set.IntVar(&o.reps, "reps", 6, "how many `samples` of each; six are the fewest from which an interval can be told")
+	set.StringVar(&o.out, "out", "bench/out", "`directory` for the report")
+	set.StringVar(&o.scale, "scale", "full", "full, small, tiny, or a `number` by which trees and files are larger")
+	set.StringVar(&o.dir, "dir", "/dev/shm", "`directory` on the filesystem to measure on")
+	set.StringVar(&o.bin, "bin", "", "`directory` with lamina and laminafs (default that of lamina-bench)")
+	set.StringSliceVar(&o.users, "user", nil, "ordinary `users` as whom root measures the launchers too")
+	set.StringVar(&o.rootfs, "rootfs", "", "tar `file` of a system to work on (default a Debian, made by mmdebstrap once)")
+	set.StringVar(&o.cache, "cache", "", "`directory` where that Debian is kept (default lamina-bench below the user's cache directory)")
+	set.BoolVar(&o.noFio, "no-fio", false, "read and write big files by loops of our own, even where fio is installed")
+	set.StringVar(&o.ledger, "ledger", "", "write an entry for bench/RESULTS.md too, ledger.md; the `text` says what changed")
+	return cmd
+}
+
+// run measures and writes the report.
+func (o *options) run(out io.Writer) (err error) {
+	plan, err := o.plan()
+	if err != nil {
+		return err
+	}
+	removeStale(o.dir)
+	if plan.Scratch, err = newScratch(o.dir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, plan.Scratch.remove()) }()
+	r := &report.Report{Schema: report.Schema, Reps: o.reps, Scale: plan.Scale}
+	if r.Machine, err = bench.Here(plan.Scratch.Dir, o.programs()); err != nil {
+		return err
+	}
+	id, err := idmap.Discover()
+	if err != nil {
+		return err
+	}
+	if id.Kind != idmap.Root {
+		r.Machine.Rootless = id.Kind.String()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	for _, s := range plan.stages(id) {
+		if err := s.run(ctx, id, r); err != nil {
+			return err
+		}
+	}
+	bench.End(&r.Machine)
+	if err := o.write(out, r); err != nil {
+		return err
+	}
+	if len(r.Samples) == 0 {
+		return fmt.Errorf("nothing could be measured: see %s", filepath.Join(o.out, "report.md"))
+	}
+	if wrong := r.Incorrect(); len(wrong) > 0 {
+		return fmt.Errorf("%d wrong results: see %s%w", len(wrong), filepath.Join(o.out, "report.md"), errWorse)
+	}
+	return nil
+}
+
+// plan checks the flags before anything is made.
+func (o *options) plan() (*plan, error) {
+	if o.reps < 1 {
+		return nil, fmt.Errorf("--reps %d: at least one is needed", o.reps)
+	}
+	p := &plan{Systems: o.systems, Workloads: o.workloads, Reps: o.reps, NoFio: o.noFio}
+	var err error
+	if p.Scale, err = parseScale(o.scale); err != nil {
+		return nil, err
+	}
+	if o.bin == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		o.bin = filepath.Dir(self)
+	}
+	for _, path := range []*string{&o.bin, &o.dir, &o.rootfs} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return nil, err
+		}
+	}
+	p.Bin = o.bin
+	for _, name := range o.users {
+		c, err := caller(name)
+		if err != nil {
+			return nil, err
+		}
+		p.Callers = append(p.Callers, c)
+	}
+	if len(p.Callers) > 0 && os.Getuid() != 0 {
+		return nil, errors.New("--user: only root can measure as somebody else")
+	}
+	if _, err := p.systems(); err != nil {
+		return nil, err
+	}
+	some, err := p.workloads()
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(some, func(w bench.Workload) bool { return w.NeedsRootfs() }) {
+		o.findRootfs(p)
+	}
+	return p, nil
+}
+
+func parseScale(text string) (float64, error) {
+	if n, ok := scales[text]; ok {
+		return n, nil
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || n <= 0 || n > 100 {
+		return 0, fmt.Errorf("--scale %q: full, small, tiny, or a number above 0 and up to 100", text)
+	}
+	return n, nil
+}
+
+// caller looks up an ordinary user.
+func caller(name string) (c bench.Caller, err error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return c, err
+	}
+	c.Name = u.Username
+	for text, id := range map[string]*uint32{u.Uid: &c.UID, u.Gid: &c.GID} {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return c, fmt.Errorf("user %s: %w", name, err)
+		}
+		*id = uint32(n)
+	}
+	return c, nil
+}
+
+// findRootfs gets the Debian system, while the network and all of the caller's ids are still there. Without one, what
+// needs it is skipped.
+func (o *options) findRootfs(p *plan) {
+	if p.Rootfs = o.rootfs; p.Rootfs != "" {
+		return
+	}
+	if o.cache == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			p.NoRootfs = err.Error()
+			return
+		}
+		o.cache = filepath.Join(dir, "lamina-bench")
+	}
+	fmt.Fprintln(os.Stderr, "looking for a Debian system in", o.cache)
+	var err error
+	if p.Rootfs, err = bench.Debian(o.cache); err != nil {
+		p.Rootfs, p.NoRootfs = "", err.Error()
+	}
+}
+
+// programs are those whose versions the report tells.
+func (o *options) programs() map[string]string {
+	all := map[string]string{}
+	if !o.noFio {
+		all["fio"] = "fio"
+	}
+	for _, name := range o.systems {
+		family, _, _ := strings.Cut(name, ":")
+		switch family {
+		case bench.Plain, bench.Overlay:
+		case bench.Laminafs, bench.Lamina:
+			all[family] = filepath.Join(o.bin, family)
+		default:
+			all[family] = family
+		}
+	}
+	return all
+}
+
+// write writes all files, and shows the tables.
+func (o *options) write(out io.Writer, r *report.Report) error {
+	if err := r.WriteFiles(o.out); err != nil {
+		return err
+	}
+	if o.ledger == "" {
+		return r.Markdown(out)
+	}
+	path := filepath.Join(o.out, "ledger.md")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Ledger(io.MultiWriter(f, out), o.ledger), f.Close())
+}

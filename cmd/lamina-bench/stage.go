@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/bench/report"
+	"github.com/laminafs/lamina/runtime/idmap"
+)
+
+// A stage is a process that measures a part of a plan. It is this program again.
+//
+// In namespaces it is the first process of its own: when it ends, or is killed, the kernel kills all others, and the mounts end
+// with the last of them. It is killed when the process dies that started it.
+type stage struct {
+	Plan              *plan
+	Unions, Launchers bool
+	Namespaces        bool
+	Result            string // file for the report
+}
+
+// envStage carries a stage to its process.
+const envStage = "_LAMINA_BENCH_STAGE"
+
+// run starts the process, waits for it and adds what it has found to r. When ctx ends, it is killed.
+func (s stage) run(ctx context.Context, id *idmap.Identity, r *report.Report) error {
+	s.Result = s.Plan.Scratch.path("result.json")
+	told, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := &exec.Cmd{
+		Path: self, Args: os.Args, Env: append(os.Environ(), envStage+"="+string(told)),
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SysProcAttr: &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL},
+	}
+	const flags = unix.CLONE_NEWNS | unix.CLONE_NEWPID
+	switch {
+	case !s.Namespaces:
+		err = cmd.Start()
+	case id.Kind == idmap.Root:
+		cmd.SysProcAttr.Cloneflags = flags
+		err = cmd.Start()
+	default:
+		err = idmap.Start(cmd, id.UIDs, id.GIDs, flags)
+	}
+	if err != nil {
+		return fmt.Errorf("start in namespaces of its own: %w", err)
+	}
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-ctx.Done():
+			_ = cmd.Process.Kill() // it may just have ended
+		case <-done:
+		}
+	}()
+	err = cmd.Wait()
+	close(done)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if err != nil {
+		return fmt.Errorf("the measuring process: %w", err)
+	}
+	return s.collect(r)
+}
+
+func (s *stage) collect(r *report.Report) error {
+	more, err := report.Load(s.Result)
+	if err != nil {
+		return err
+	}
+	add(r, more)
+	return os.Remove(s.Result)
+}
+
+// takeStage does the work of a stage if this process is one.
+func takeStage() (code int, ours bool) {
+	told, ours := os.LookupEnv(envStage)
+	if !ours {
+		return 0, false
+	}
+	if err := os.Unsetenv(envStage); err != nil {
+		return status(err), true
+	}
+	var s stage
+	if err := json.Unmarshal([]byte(told), &s); err != nil {
+		return status(fmt.Errorf("%s: %w", envStage, err)), true
+	}
+	return status(s.measure()), true
+}
+
+// measure is what the process of a stage does.
+func (s *stage) measure() (err error) {
+	if s.Namespaces {
+		if err := enter(); err != nil {
+			return err
+		}
+	}
+	dir := s.Plan.Scratch.path("w") // a short name: 500 layers are in one option
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, removeTree(dir)) }()
+	if err := s.runDir(dir); err != nil {
+		return err
+	}
+	progress := newProgress(os.Stderr)
+	defer progress.Close()
+	suite, err := s.suite(dir, progress)
+	if err != nil {
+		return err
+	}
+	var r report.Report
+	if err := suite.Run(&r); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(s.Result, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Write(f), f.Close())
+}
+
+// enter makes the mounts of the new namespace our own, and has /proc show the new namespace's processes.
+func enter() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	return nil
+}
+
+// runDir has servers tell of themselves in a directory that we may write to.
+func (s *stage) runDir(dir string) error {
+	if os.Getuid() == 0 && s.Launchers {
+		return nil // root has one
+	}
+	path := filepath.Join(dir, "run")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return err
+	}
+	return os.Setenv("XDG_RUNTIME_DIR", path)
+}

@@ -221,7 +221,7 @@ func (t *txn) apply(ctx context.Context, l *stagedLayer, in *layerStream, o *add
 			return "", fmt.Errorf("root directory: %w", err)
 		}
 	}
-	tee, done, err := asm.NewInputTarStreamWithDone(in, w, nil)
+	tee, done, err := asm.NewInputTarStreamWithDone(in, w, &crcPutter{})
 	if err != nil {
 		_ = w.close() // err says more
 		return "", err

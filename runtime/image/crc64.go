@@ -1,0 +1,87 @@
+package image
+
+import (
+	"encoding/binary"
+	"io"
+
+	"github.com/vbatts/tar-split/tar/storage"
+)
+
+// crcPutter makes the sums of files' data that tar-split wants. Package hash/crc64 takes as long for them as sha256 for
+// the whole layer, and the library's own putter takes the data in small pieces, each of which is handed from one
+// goroutine to another.
+type crcPutter struct{ buf []byte }
+
+var _ storage.FilePutter = (*crcPutter)(nil)
+
+// Put implements storage.FilePutter.
+func (p *crcPutter) Put(_ string, r io.Reader) (int64, []byte, error) {
+	if p.buf == nil {
+		p.buf = make([]byte, chunkSize)
+	}
+	var sum isoCRC
+	n := int64(0)
+	for {
+		k, err := io.ReadFull(r, p.buf)
+		n += int64(k)
+		sum.write(p.buf[:k])
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return n, binary.BigEndian.AppendUint64(nil, sum.sum()), nil
+		}
+		if err != nil {
+			return n, nil, err
+		}
+	}
+}
+
+// isoCRC is the CRC-64 of ISO 3309, as crc64.ISO. The zero value is that of nothing.
+//
+// Its polynomial is x^64 + x^4 + x^3 + x + 1, so x^64 = x^4 + x^3 + x + 1, and, squared twice, x^256 = x^16 + x^12 + x^4 + 1:
+// a product with either is a few shifts. So four words of the data are taken at a time, and need not wait for each
+// other: word i of all groups of four is a sum of its own, each of which moves up by x^256 at the next group.
+//
+// A polynomial's coefficients are in the bits of a word from the highest, which is that of x^0, to the lowest, x^63: a
+// product with x is a shift to the right.
+type isoCRC struct{ crc uint64 }
+
+func (c *isoCRC) sum() uint64 { return c.crc }
+
+func (c *isoCRC) write(p []byte) {
+	crc := ^c.crc
+	if len(p) >= 64 {
+		a, b, d, e := crc^word(p), word(p[8:]), word(p[16:]), word(p[24:])
+		for p = p[32:]; len(p) >= 32; p = p[32:] {
+			q := p[:32]
+			a = times256(a) ^ word(q)
+			b = times256(b) ^ word(q[8:])
+			d = times256(d) ^ word(q[16:])
+			e = times256(e) ^ word(q[24:])
+		}
+		crc = times64(times64(times64(times64(a)^b)^d) ^ e)
+	}
+	for ; len(p) >= 8; p = p[8:] {
+		crc = times64(crc ^ word(p))
+	}
+	for _, b := range p {
+		crc ^= uint64(b)
+		for range 8 {
+			crc = crc>>1 ^ -(crc&1)&0xd800000000000000
+		}
+	}
+	c.crc = ^crc
+}
+
+func word(p []byte) uint64 { return binary.LittleEndian.Uint64(p) }
+
+// times64 is v times x^64.
+func times64(v uint64) uint64 {
+	return v ^ v>>1 ^ v>>3 ^ v>>4 ^ fold(v<<63^v<<61^v<<60)
+}
+
+// times256 is v times x^256.
+func times256(v uint64) uint64 {
+	return v ^ v>>4 ^ v>>12 ^ v>>16 ^ fold(v<<60^v<<52^v<<48)
+}
+
+// fold is over times x^64, where over has no coefficients from x^60 on: what was shifted out of a word.
+func fold(over uint64) uint64 { return over ^ over>>1 ^ over>>3 ^ over>>4 }

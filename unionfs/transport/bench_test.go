@@ -140,13 +140,16 @@ func BenchmarkRequest(b *testing.B) {
 		b.Skipf("needs /dev/fuse: %v", err)
 	}
 	for _, op := range []string{"getattr", "lookup", "read4k", "write4k", "read1m", "write1m"} {
-		for _, name := range []string{Gofuse, Loop} {
+		for _, name := range []string{Gofuse, Loop, Uring} {
 			b.Run(op+"/"+name, func(b *testing.B) { benchmarkRequest(b, op, name) })
 		}
 	}
 }
 
 func benchmarkRequest(b *testing.B, op, name string) {
+	if name == Uring {
+		enableUring(b)
+	}
 	m, err := New(b.TempDir(), Options{Transport: name})
 	if err != nil {
 		b.Fatal(err)

@@ -22,7 +22,8 @@ type dispatcher struct {
 	log    *log.Logger
 	one    sync.Mutex // held while a request is handled, where it is to be one at a time
 
-	dead atomic.Bool // the connection is gone
+	dead  atomic.Bool // the connection is gone
+	early earlyInterrupts
 
 	mu      sync.RWMutex
 	workers map[*worker]struct{} // guarded by mu

@@ -37,7 +37,7 @@ func (w *worker) begin(unique uint64, byServer bool) {
 		unique = 0
 	}
 	w.unique.Store(unique)
-	if w.d.dead.Load() {
+	if w.d.dead.Load() || w.d.early.has(unique) {
 		w.d.giveUp(w, unique)
 	}
 }
@@ -62,7 +62,7 @@ func (f *inFlight) interruptHere(unique uint64) bool {
 }
 
 // interrupt handles INTERRUPT. A request that is not found, because it has ended or is not begun, is EAGAIN: the kernel
-// asks again if it still waits for it.
+// asks again if it still waits for it; but not where the request came over io_uring, so we have to keep it in mind.
 func (w *worker) interrupt(in, data, out []byte) (n int, status fuse.Status, reply bool) {
 	if len(in) >= inSizes[codeInterrupt] {
 		unique := sys.View[fuse.InterruptIn](in).Unique
@@ -73,8 +73,42 @@ func (w *worker) interrupt(in, data, out []byte) (n int, status fuse.Status, rep
 				return 0, fuse.OK, false
 			}
 		}
+		w.d.early.note(unique)
+		for other := range w.d.workers { // it may have begun in between, or be with go-fuse
+			if unique != 0 && other.unique.Load() == unique {
+				w.d.giveUp(other, unique)
+				return 0, fuse.OK, false
+			}
+		}
 	}
 	return w.toServer(in, data, out)
+}
+
+// earlyInterrupts are the last requests that were to be interrupted and were not found.
+//
+//	begin                  interrupt
+//	unique = U             looks for U
+//	has(U)?                note(U)
+//	                       looks for U
+type earlyInterrupts struct {
+	n    atomic.Uint32 // how many there were
+	last [16]atomic.Uint64
+}
+
+func (e *earlyInterrupts) note(unique uint64) {
+	e.last[e.n.Add(1)%uint32(len(e.last))].Store(unique)
+}
+
+func (e *earlyInterrupts) has(unique uint64) bool {
+	if e.n.Load() == 0 || unique == 0 {
+		return false
+	}
+	for i := range e.last {
+		if e.last[i].Load() == unique {
+			return true
+		}
+	}
+	return false
 }
 
 // interruptAll makes all requests give up, those included that are still to begin: the connection is gone.

@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -47,11 +48,12 @@ type ringLoop struct {
 
 	payload int // bytes of the largest request, and of the largest answer
 
-	queues  []*ringQueue
-	threads []*ringThread // those that there are from the beginning
-	byID    sync.Map      // thread id -> *ringThread
+	firsts []*ringThread // from the beginning, one for each queue
+	others []*ringThread // from the beginning, too
+	byID   sync.Map      // thread id -> *ringThread
 
-	file atomic.Uint64 // nodeid of a file that the kernel knows, or knew; 0 for none
+	file  atomic.Uint64 // nodeid of a file that the kernel knows, or knew; 0 for none
+	kicks atomic.Uint64 // how many there were
 }
 
 // isFile says that a node is a file.
@@ -74,7 +76,7 @@ func newUring(fd int, fs *requests, opts *fuse.MountOptions, wanted bool) (carri
 		}
 	})
 	if err != nil {
-		u.stop()
+		_ = u.stop() // there is no kernel to hear of it
 		return nil, err
 	}
 	if no == nil {
@@ -113,56 +115,63 @@ func (u *ringLoop) prepare() error {
 	var offline []*ringQueue
 	for cpu := range cpus.possible {
 		q := &ringQueue{u: u, cpu: cpu, pin: cpus.usable[cpu]}
-		u.queues = append(u.queues, q)
 		if !cpus.online[cpu] {
 			offline = append(offline, q)
 			continue
 		}
-		for range atFirst {
-			u.threads = append(u.threads, newRingThread(u, q))
+		u.firsts = append(u.firsts, newRingThread(u, q))
+		for range atFirst - 1 {
+			u.others = append(u.others, newRingThread(u, q))
 		}
 	}
 	if len(offline) > 0 {
-		u.threads = append(u.threads, newRingThread(u, offline...))
+		u.firsts = append(u.firsts, newRingThread(u, offline...))
 	}
-	for _, t := range u.threads {
+	for _, t := range u.threads() {
 		t.start()
 	}
-	for _, t := range u.threads {
+	for _, t := range u.threads() {
 		err = errors.Join(err, <-t.said)
 	}
 	if err != nil {
-		u.stop()
-		return err
-	}
-	return nil
-}
-
-// register gives the kernel all entries.
-func (u *ringLoop) register() (err error) {
-	for _, t := range u.threads {
-		t.next <- ringRegister
-	}
-	for _, t := range u.threads {
-		err = errors.Join(err, <-t.said)
+		_ = u.stop() // the kernel has not heard of them yet
 	}
 	return err
 }
 
+// threads are all that there are from the beginning.
+func (u *ringLoop) threads() []*ringThread { return slices.Concat(u.firsts, u.others) }
+
+// register gives the kernel an entry for each queue, and then the others. It goes over to the ring with the first entry
+// of the last queue that has none: from then on there is no way back. So the queue that may be one too many comes first,
+// and other entries that are refused are done without.
+func (u *ringLoop) register() error {
+	for _, t := range slices.Backward(u.firsts) {
+		if err := t.do(ringRegister); err != nil {
+			return err
+		}
+	}
+	u.others = slices.DeleteFunc(u.others, func(t *ringThread) bool {
+		refused := t.do(ringRegister) != nil
+		if refused {
+			_ = t.do(ringEnd) // it says nothing
+		}
+		return refused
+	})
+	return nil
+}
+
 // stop ends the threads before any of them serves. An error says that the kernel did not hear of it.
 func (u *ringLoop) stop() (err error) {
-	for _, t := range u.threads {
-		t.next <- ringStop
-	}
 	heard := false
-	for _, t := range u.threads {
-		if e := <-t.said; e == nil {
+	for _, t := range u.threads() {
+		if e := t.do(ringStop); e == nil {
 			heard = true
 		} else {
 			err = errors.Join(err, e)
 		}
 	}
-	u.threads = nil
+	u.firsts, u.others = nil, nil
 	if heard {
 		return nil
 	}
@@ -170,7 +179,7 @@ func (u *ringLoop) stop() (err error) {
 }
 
 func (u *ringLoop) serve() {
-	for _, t := range u.threads {
+	for _, t := range u.threads() {
 		u.running.Add(1)
 		t.next <- ringServe
 	}

@@ -16,10 +16,13 @@ type cpuSets struct {
 	usable   map[int]bool // those that this process may run on
 }
 
-// processors asks the kernel. Errors: /sys is not mounted.
+// processors is askProcessors but in tests.
+var processors = askProcessors
+
+// askProcessors asks the kernel. Errors: /sys is not mounted.
 //
 // Source: linux/Documentation/ABI/testing/sysfs-devices-system-cpu.
-func processors() (cpuSets, error) {
+func askProcessors() (cpuSets, error) {
 	s := cpuSets{online: map[int]bool{}, usable: map[int]bool{}}
 	possible, err := cpuList("/sys/devices/system/cpu/possible")
 	if err != nil {

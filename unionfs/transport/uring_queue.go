@@ -15,7 +15,8 @@ type ringQueue struct {
 	busy    atomic.Int32 // that are at work
 	long    atomic.Int32 // that are at work and have said that it takes long
 
-	growing sync.Mutex // held to make a thread
+	growing sync.Mutex  // held to make a thread
+	refused atomic.Bool // a thread could not be made: there will be no more
 }
 
 const (
@@ -27,15 +28,36 @@ const (
 	depth = 16
 )
 
-// begin says that a thread is at work on a request. When only one is left that is free, there will be one more.
+// begin says that a thread is at work on a request. When only one is left that is free, there will be one more; when none
+// is, there is one more when it returns.
 func (q *ringQueue) begin() {
-	if q.busy.Add(1) >= q.threads.Load()-1 && q.threads.Load()-q.long.Load() < depth && q.growing.TryLock() {
+	busy := q.busy.Add(1)
+	switch free := q.threads.Load() - busy; {
+	case free > 1 || q.full():
+	case free < 1:
+		q.growing.Lock()
+		q.growWhileBusy()
+		q.growing.Unlock()
+	case q.growing.TryLock():
 		q.u.running.Add(1) // while the caller counts, it is not 0
 		go func() {
-			defer q.u.running.Done()
-			defer q.growing.Unlock()
-			q.grow()
+			q.growWhileBusy()
+			q.growing.Unlock()
+			q.u.running.Done()
 		}()
+	}
+}
+
+// full tells whether there are as many threads as there may be.
+func (q *ringQueue) full() bool {
+	return q.threads.Load()-q.long.Load() >= depth || q.threads.Load() >= maxReaders || q.refused.Load()
+}
+
+// growWhileBusy makes threads until two are free.
+//
+// Preconditions: q.growing is held.
+func (q *ringQueue) growWhileBusy() {
+	for q.threads.Load()-q.busy.Load() < 2 && !q.full() && q.grow() {
 	}
 }
 
@@ -48,37 +70,32 @@ func (q *ringQueue) beginLong() {
 	}
 	q.growing.Lock()
 	defer q.growing.Unlock()
-	if q.threads.Load()-q.long.Load() < atFirst {
-		q.grow()
+	for q.threads.Load()-q.long.Load() < atFirst && !q.full() && q.grow() {
 	}
 }
 
 func (q *ringQueue) endLong() { q.long.Add(-1) }
 
-// grow makes one more thread, and returns when the kernel knows of it. Without one it goes on with those there are.
+// grow makes one more thread, and returns when the kernel knows of it. It is false where there is none to be had.
 //
 // A thread stays: an entry cannot be taken back from the kernel without losing the request that is just given to it.
-func (q *ringQueue) grow() {
-	if q.threads.Load() >= maxReaders {
-		return
-	}
+func (q *ringQueue) grow() bool {
 	t := newRingThread(q.u, q)
 	t.start()
 	err := <-t.said
 	if err == nil {
-		t.next <- ringRegister
-		err = <-t.said
+		err = t.do(ringRegister)
 	}
 	if err != nil {
 		if !goneError(err) {
 			q.u.d.log.Printf("one more thread for processor %d: %v", q.cpu, err)
 		}
-		t.next <- ringEnd
-		<-t.said
-		return
+		_ = t.do(ringEnd) // it says nothing
+		q.refused.Store(true)
+		return false
 	}
-	t.next <- ringKick
-	<-t.said
+	_ = t.do(ringKick) // it says nothing
 	q.u.running.Add(1)
 	t.next <- ringServe
+	return true
 }

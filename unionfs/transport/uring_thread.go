@@ -78,6 +78,12 @@ func (t *ringThread) start() {
 	}()
 }
 
+// do has the thread do a step, and says how it went.
+func (t *ringThread) do(step ringStep) error {
+	t.next <- step
+	return <-t.said
+}
+
 // run is the life of a thread.
 func (t *ringThread) run() {
 	t.said <- t.open()
@@ -175,8 +181,9 @@ func (t *ringThread) register() error {
 // here nothing. Where no file is known, whoever waits does so until the next request comes from this processor.
 func (t *ringThread) kick() {
 	if node := t.u.file.Load(); node != 0 {
-		out := fuse.NotifyRetrieveOut{NotifyUnique: 1 << 62, Nodeid: node} // the kernel's own numbers start at 2
-		_ = t.u.notify(notifyRetrieve, bytesOf(out))                       // the node may be gone
+		// The kernel's own numbers start at 2, and are even.
+		out := fuse.NotifyRetrieveOut{NotifyUnique: 1<<62 + 2*t.u.kicks.Add(1), Nodeid: node}
+		_ = t.u.notify(notifyRetrieve, bytesOf(out)) // the node may be gone
 	}
 }
 
@@ -184,7 +191,7 @@ func (t *ringThread) kick() {
 // that it cannot take (fs/fuse/dev_uring.c, fuse_uring_cmd).
 func (t *ringThread) withdraw() error {
 	if !t.asked {
-		return nil
+		return errors.New("nothing was registered")
 	}
 	c := t.entries[0].registration(t.u.fd, 0)
 	c.Len = 0

@@ -9,8 +9,8 @@
 // dirs, or both; any other node has its content in the upper or in one lower, or, once it has no name any more, in
 // an open file.
 //
-// The [index] of a directory holds every name in it and is filled once, from all layers, when first needed. From
-// then on it is the truth: every change to the upper goes through this process, and lower layers do not change. So
+// The [index] of a directory holds every name in it and is filled once, from all layers, when first needed; of a
+// large directory only the names that were looked up, until more are needed (probe.go). From then on it is the truth: every change to the upper goes through this process, and lower layers do not change. So
 // lookups, negative ones too, and listings take no system call, and their price does not depend on the number of
 // layers.
 //

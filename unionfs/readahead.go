@@ -2,7 +2,9 @@ package unionfs
 
 import (
 	"fmt"
-	"os"
+
+	"github.com/laminafs/lamina/internal/sys"
+	"golang.org/x/sys/unix"
 )
 
 // readAhead is how far ahead the kernel reads a file in sequence, in KiB, and so how much one READ asks for. With its own
@@ -12,6 +14,11 @@ const readAhead = 512
 
 // ReadAhead sets it for the mount on device 0:minor, once INIT was answered. Only root of the machine may.
 func ReadAhead(minor uint32) {
-	// Else the kernel's own value stays: it is the mount's speed only.
-	_ = os.WriteFile(fmt.Sprintf("/sys/class/bdi/0:%d/read_ahead_kb", minor), fmt.Append(nil, readAhead), 0)
+	at := sys.At{Dirfd: unix.AT_FDCWD, Name: fmt.Sprintf("/sys/class/bdi/0:%d/read_ahead_kb", minor)} // the kernel's, no layer's
+	fd, err := sys.Open(at, unix.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer sys.Close(fd)
+	_, _ = unix.Write(fd, fmt.Append(nil, readAhead)) // else the kernel's own value stays: only speed is lost
 }

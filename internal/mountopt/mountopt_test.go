@@ -241,7 +241,7 @@ func TestErrors(t *testing.T) {
 		{"timeout=soon", "timeout=soon: want seconds"},
 		{"timeout=-1", "timeout=-1: want seconds"},
 		{"timeout=nan", "timeout=nan: want seconds"},
-		{"transport=pigeon", "transport=pigeon: want auto, loop, gofuse"},
+		{"transport=pigeon", "transport=pigeon: want auto, loop, uring, gofuse"},
 		{"metrics=9000", "metrics=9000: want unix:PATH or 127.0.0.1:PORT"},
 		{"metrics=:9000", "metrics=:9000: no address: want 127.0.0.1:PORT, or 0.0.0.0:PORT for the whole network"},
 		{"metrics", "metrics: want unix:PATH or 127.0.0.1:PORT"},

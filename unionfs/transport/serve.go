@@ -109,7 +109,12 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool, gon
 // newCarrier answers INIT on fd by the transport that o names. With an error fd is closed.
 func newCarrier(fd int, fs *requests, o *Options, opts *fuse.MountOptions) (carrier, error) {
 	switch o.Transport {
-	case "", Auto, Gofuse:
+	case "", Auto:
+		if uringEnabled() {
+			return newUring(fd, fs, opts, false)
+		}
+		return newGofuse(fd, fs, opts)
+	case Gofuse:
 		return newGofuse(fd, fs, opts)
 	case Loop:
 		return newLoop(fd, fs, opts)

@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -61,6 +62,12 @@ func (u *ringLoop) isFile(node uint64) {
 	if u.file.Load() != node {
 		u.file.Store(node)
 	}
+}
+
+// uringEnabled tells whether the administrator of the machine has allowed it: he has to.
+func uringEnabled() bool {
+	b, err := os.ReadFile("/sys/module/fuse/parameters/enable_uring")
+	return err == nil && len(b) > 0 && b[0] == 'Y'
 }
 
 // newUring answers INIT on fd, and becomes a plain loop where the kernel does not go along; wanted says so in the log.

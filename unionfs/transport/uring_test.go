@@ -329,35 +329,50 @@ func TestUringOfflineProcessors(t *testing.T) {
 	}
 }
 
-// Where the kernel does not go along there is a plain loop. It is a warning where io_uring was asked for.
+// What works best is io_uring, where it is allowed.
+func TestAutoTakesUring(t *testing.T) {
+	overUring(t) // it works here
+	x := mount(t, Options{})
+	if i := x.Info(); i.Transport != Uring {
+		t.Errorf("info %+v: %s", i, x.log)
+	}
+}
+
+// Where the kernel does not go along there is another transport. It is a warning where io_uring was asked for.
 func TestUringFallsBack(t *testing.T) {
 	tests := map[string]struct{ file, value, log string }{
 		"not offered": {enableUringFile, "N", "the kernel does not offer it"},
 		"forbidden":   {"/proc/sys/kernel/io_uring_disabled", "2", "io_uring_setup: operation not permitted"},
 	}
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			enableUring(t)
-			setUntilEnd(t, tt.file, tt.value, "io_uring")
-			before := held(t)
-			x := mount(t, Options{Transport: Uring})
-			if b, err := x.read(); err != nil || b != helloText {
-				t.Errorf("read %q, %v", b, err)
-			}
-			if i := x.Info(); i.Transport != Loop {
-				t.Errorf("info %+v", i)
-			}
-			if !strings.Contains(x.log.String(), "warning: no FUSE over io_uring") || !strings.Contains(x.log.String(), tt.log) {
-				t.Errorf("log %q, want %q", x.log, tt.log)
-			}
-			if err := x.m.Unmount(false); err != nil {
-				t.Fatal(err)
-			}
-			x.waitEnd(t)
-			if after := held(t); after.fds != before.fds || after.mappings != before.mappings {
-				t.Errorf("after the mount %+v, before %+v", after, before)
-			}
-		})
+		for _, transport := range []string{Uring, Auto} {
+			t.Run(name+", "+transport, func(t *testing.T) {
+				enableUring(t)
+				setUntilEnd(t, tt.file, tt.value, "io_uring")
+				before := held(t)
+				x := mount(t, Options{Transport: transport})
+				if b, err := x.read(); err != nil || b != helloText {
+					t.Errorf("read %q, %v", b, err)
+				}
+				if i := x.Info(); i.Transport == Uring || transport == Uring && i.Transport != Loop {
+					t.Errorf("info %+v", i)
+				}
+				log := x.log.String()
+				if transport == Auto && log != "" {
+					t.Errorf("log %q", log)
+				}
+				if transport == Uring && (!strings.Contains(log, "warning: no FUSE over io_uring") || !strings.Contains(log, tt.log)) {
+					t.Errorf("log %q, want %q", log, tt.log)
+				}
+				if err := x.m.Unmount(false); err != nil {
+					t.Fatal(err)
+				}
+				x.waitEnd(t)
+				if after := held(t); after.fds != before.fds || after.mappings != before.mappings {
+					t.Errorf("after the mount %+v, before %+v", after, before)
+				}
+			})
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 	if err := fs.attr(n, &out.Attr); err != nil {
 		return fs.status("getattr", err)
 	}
-	out.SetTimeout(fs.timeout)
+	out.SetTimeout(fs.attrTimeout(n))
 	return fuse.OK
 }
 
@@ -24,7 +24,8 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 //
 // Precondition: no dirState.mu is held, since a directory's link count may have to be counted.
 func (fs *FS) attr(n *node, out *fuse.Attr) error {
-	if fs.attrs.get(n, out) {
+	passed, _ := fs.passed(n)
+	if !passed && fs.attrs.get(n, out) {
 		return nil
 	}
 	changes := n.changes.Load()
@@ -38,7 +39,9 @@ func (fs *FS) attr(n *node, out *fuse.Attr) error {
 		}
 	}
 	fs.fillAttr(n, &st, out)
-	fs.attrs.put(n, changes, out)
+	if !passed {
+		fs.attrs.put(n, changes, out)
+	}
 	return nil
 }
 
@@ -183,6 +186,6 @@ func (fs *FS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fus
 	out.Uid, out.Gid, out.Mode, out.Nlink = a.Uid, a.Gid, uint16(a.Mode), a.Nlink
 	out.Ino, out.Size, out.Blocks = a.Ino, a.Size, a.Blocks
 	out.RdevMajor, out.RdevMinor = unix.Major(uint64(a.Rdev)), unix.Minor(uint64(a.Rdev))
-	out.SetTimeout(fs.timeout)
+	out.SetTimeout(fs.attrTimeout(n))
 	return fuse.OK
 }

@@ -61,6 +61,9 @@ type Config struct {
 	// WritebackCache lets the kernel collect small writes. It costs a request after every close and is off.
 	WritebackCache bool
 
+	// Passthrough lets the kernel read and write files by itself, where it can: a file is then opened by request.
+	Passthrough bool
+
 	// Log receives what an administrator should know. Default: the standard logger.
 	Log *log.Logger
 }

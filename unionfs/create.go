@@ -383,6 +383,9 @@ func (fs *FS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 		return fs.status("tmpfile", err)
 	}
 	out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_KEEP_CACHE}
+	if fs.passes() {
+		fs.opened(n, in.Flags, &out.OpenOut)
+	}
 	return fuse.OK
 }
 

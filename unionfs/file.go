@@ -22,14 +22,31 @@ type openFile struct {
 }
 
 // Open tells the kernel that files need no opening, for the life of the mount: it then keeps their pages, and IO
-// comes by nodeid. ENOSYS is meant (FUSE_NO_OPEN_SUPPORT).
-func (fs *FS) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
+// comes by nodeid. ENOSYS is meant (FUSE_NO_OPEN_SUPPORT). With passthrough each file is opened.
+func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if !fs.passes() {
+		return fuse.ENOSYS
+	}
+	n := fs.nodes.get(in.NodeId)
+	if n == nil {
+		return fs.status("open", unix.ESTALE)
+	}
+	if fs.upper == nil && in.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+		return fuse.EROFS
+	}
+	fs.opened(n, in.Flags, out)
+	return fuse.OK
+}
 
 // Flush is not needed: nothing is kept back. ENOSYS is meant.
 func (fs *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
-// Release comes only for files created before the first Open was answered; there is nothing to release.
-func (fs *FS) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+// Release comes for files that Open or Tmpfile has opened. Without passthrough there is nothing to release.
+func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	if n := fs.nodes.get(in.NodeId); n != nil && fs.cfg.Passthrough {
+		fs.closed(n)
+	}
+}
 
 // Access is checked by the kernel (default_permissions). ENOSYS is meant.
 func (fs *FS) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }

@@ -49,6 +49,7 @@ type FS struct {
 	counts  counts
 	trash   trash
 	kernel  Notifier
+	pass    passthrough
 }
 
 // Notifier is the way from the union to the kernel, whoever brings the requests.
@@ -59,6 +60,11 @@ type Notifier interface {
 
 	// Blocking says that the request at hand takes long, so that others do not wait for it.
 	Blocking()
+
+	// OpenBacking registers an open file for the kernel to read and write by itself, and CloseBacking forgets it for
+	// whom it is given to from then on. Errors: those of FUSE_DEV_IOC_BACKING_OPEN.
+	OpenBacking(fd int) (id int32, err error)
+	CloseBacking(id int32)
 }
 
 // nobody is the Notifier of a union that nobody serves.
@@ -66,6 +72,8 @@ type nobody struct{}
 
 func (nobody) InvalInode(uint64, int64, int64) fuse.Status { return fuse.ENOENT }
 func (nobody) Blocking()                                   {}
+func (nobody) OpenBacking(int) (int32, error)              { return 0, unix.ENOTCONN }
+func (nobody) CloseBacking(int32)                          {}
 
 var _ fuse.RawFileSystem = (*FS)(nil)
 
@@ -90,6 +98,9 @@ func New(cfg Config) (_ *FS, err error) {
 		fs.timeout = forever
 	case fs.timeout < 0:
 		fs.timeout = 0
+	}
+	if err := cfg.checkPassthrough(); err != nil {
+		return nil, err
 	}
 	fs.ids = newIDMapper(&cfg)
 	defer func() {

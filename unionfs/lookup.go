@@ -64,7 +64,7 @@ func (fs *FS) fillEntry(n *node, out *fuse.EntryOut) error {
 	out.NodeId = n.id
 	out.Generation = fs.nodes.generation(n.id)
 	out.SetEntryTimeout(fs.timeout)
-	out.SetAttrTimeout(fs.timeout)
+	out.SetAttrTimeout(fs.attrTimeout(n))
 	return nil
 }
 

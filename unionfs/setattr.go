@@ -19,7 +19,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	if err := fs.attr(n, &out.Attr); err != nil {
 		return fs.status("setattr", err)
 	}
-	out.SetTimeout(fs.timeout)
+	out.SetTimeout(fs.attrTimeout(n))
 	return fuse.OK
 }
 

@@ -328,6 +328,11 @@ var options = map[string]option{
 		o.Mount.Writeback = o.Union.WritebackCache
 		return err
 	},
+	"passthrough": func(o *Options, v string, has bool) error {
+		err := boolean(&o.Union.Passthrough, v, has)
+		o.Mount.Passthrough = o.Union.Passthrough
+		return err
+	},
 	"threaded": func(o *Options, v string, has bool) error { return invert(&o.Mount.SingleThreaded, v, has) },
 
 	"context":     label("context"),

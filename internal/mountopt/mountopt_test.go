@@ -136,6 +136,7 @@ func TestUnionOptions(t *testing.T) {
 		{"timeout=inf", unionfs.Config{}},
 		{"writeback", unionfs.Config{WritebackCache: true}},
 		{"writeback=0", unionfs.Config{}},
+		{"passthrough", unionfs.Config{Passthrough: true}},
 		{"noatime", unionfs.Config{NoAtime: true}},
 		{"noatime,atime", unionfs.Config{}},
 	}
@@ -188,6 +189,7 @@ func TestMountOptions(t *testing.T) {
 		{"noacl", transport.Options{NoACL: true}},
 		{"noxattr", transport.Options{NoACL: true}},
 		{"writeback=1", transport.Options{Writeback: true}},
+		{"passthrough=1", transport.Options{Passthrough: true}},
 		{"default_permissions,_netdev,user,auto,nofail,x-systemd.automount,X-mount.mkdir=0755,comment=hi,subtype=laminafs",
 			transport.Options{}},
 		{"clone_fd,max_idle_threads=3,fast_ino=1,splice_read", transport.Options{}},

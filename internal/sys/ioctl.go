@@ -14,13 +14,21 @@ const (
 
 // Ioctl makes an ioctl(2) whose argument is a buffer that the kernel reads or fills.
 func Ioctl(fd int, req uint, arg []byte) error {
-	return retry(func() error {
-		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(req), uintptr(unsafe.Pointer(&arg[0])))
+	_, err := IoctlValue(fd, req, arg)
+	return err
+}
+
+// IoctlValue is Ioctl for a request whose result is a number.
+func IoctlValue(fd int, req uint, arg []byte) (value int, err error) {
+	err = retry(func() error {
+		v, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(req), uintptr(unsafe.Pointer(&arg[0])))
 		if e != 0 {
 			return e
 		}
+		value = int(v)
 		return nil
 	})
+	return value, err
 }
 
 // OpenPeer opens the other side of a terminal whose master is at hand, whatever is at /dev/pts/N (ioctl_tty(2),

@@ -48,6 +48,9 @@ type Options struct {
 
 	// Writeback lets the kernel collect small writes; NoACL keeps it from enforcing POSIX ACLs.
 	Writeback, NoACL bool
+
+	// Passthrough lets the filesystem have the kernel read and write files by itself (Notifier.OpenBacking).
+	Passthrough bool
 }
 
 func (o *Options) maxWrite() int {

@@ -16,6 +16,7 @@ import (
 // Errors: ENOENT where the kernel does not know the node; ENOTCONN without a mount.
 type Notifier struct {
 	carrier atomic.Pointer[carrierBox]
+	device  atomic.Pointer[connection]
 	sent    [noteCount]atomic.Uint64
 }
 
@@ -94,5 +95,26 @@ func (n *Notifier) Store(nodeid uint64, off int64, data []byte) fuse.Status {
 func (n *Notifier) Blocking() {
 	if c := n.carrier.Load(); c != nil {
 		c.blocking()
+	}
+}
+
+// OpenBacking registers an open regular file, which the answer to an OPEN may name then: the kernel reads and writes it by
+// itself. It may be closed afterwards. CloseBacking takes the number back; who has the file open goes on.
+//
+// Errors: EPERM for whoever is not root of the machine, or where INIT has not agreed to it; ELOOP for a file on a stack
+// of filesystems; ENOTCONN without a mount.
+//
+// Source: linux/Documentation/filesystems/fuse/fuse-passthrough.rst.
+func (n *Notifier) OpenBacking(fd int) (id int32, err error) {
+	if c := n.device.Load(); c != nil {
+		return c.openBacking(fd)
+	}
+	return 0, unix.ENOTCONN
+}
+
+// CloseBacking is the end of what OpenBacking has begun.
+func (n *Notifier) CloseBacking(id int32) {
+	if c := n.device.Load(); c != nil {
+		c.closeBacking(id)
 	}
 }

@@ -89,6 +89,7 @@ func (m *Mount) Serve(fs fuse.RawFileSystem, logger *log.Logger, debug bool, gon
 	}
 	s.carrier = c
 	s.requests.n[opInit].Add(1)
+	m.notifier.device.Store(&s.conn)
 	m.notifier.attach(c)
 	sysmon.Watch(s.done, func() uint64 {
 		if s.Lost() {
@@ -136,14 +137,15 @@ func (o *Options) protocol(logger *log.Logger, debug bool, panicked func(method 
 		EnableAcl:                !o.NoACL,
 		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 |
 			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_SETXATTR_EXT,
-		// Passthrough would be seen by filesystems that are stacked on us, and is not used.
-		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 		// A pipe per request is not worth it for small reads, and most are small.
 		DisableSplice:  true,
 		SingleThreaded: o.SingleThreaded,
 		Debug:          debug,
 		Logger:         logger,
 		PanicHandler:   panicHandler(logger, panicked),
+	}
+	if !o.Passthrough {
+		opts.DisabledCapabilities |= fuse.CAP_PASSTHROUGH // filesystems that are stacked on us would see it
 	}
 	if o.Writeback {
 		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE

@@ -57,5 +57,5 @@ func run(ctx context.Context, args []string) error {
 		Containers: s.Containers, Bases: mounts.Bases(s.RunDir()), Log: logger,
 	}))
 	fmt.Println("Serving metrics at " + address.String())
-	return metrics.Serve(ctx, l, metrics.Handler(r, logger), logger)
+	return metrics.Serve(ctx, l, metrics.Handler(r), logger)
 }

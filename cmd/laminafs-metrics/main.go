@@ -58,7 +58,7 @@ func run() int {
 	r := metrics.NewRegistry()
 	r.MustRegister(mount{figures.NewClient(server), metrics.NewMounts()})
 	logger := log.New(io.Discard, "", 0)
-	if err := metrics.Serve(ctx, l, metrics.Handler(r, logger), logger); err != nil {
+	if err := metrics.Serve(ctx, l, metrics.Handler(r), logger); err != nil {
 		return 1
 	}
 	return 0

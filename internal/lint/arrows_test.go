@@ -34,7 +34,7 @@ var arrows = map[string][]string{
 	"internal/uring":     {"internal/sys"},
 	"internal/fault":     {},
 	"internal/lint":      {},
-	"internal/uniontest": {"unionfs", "unionfs/transport", "whiteout", "internal/override", "internal/sys", "internal/sysmon", "internal/fault"},
+	"internal/uniontest": {"unionfs", "unionfs/transport", "whiteout", "internal/override", "internal/sys", "internal/sysmon", "internal/fault", "internal/metrics", "runtime"},
 	"bench":              {"internal/sys", "internal/sysmon"},
 }
 

@@ -110,7 +110,7 @@ func serve(t *testing.T, c prometheus.Collector) *http.Client {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	logger := log.New(t.Output(), "", 0)
-	go func() { done <- Serve(ctx, l, Handler(r, logger), logger) }()
+	go func() { done <- Serve(ctx, l, Handler(r), logger) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

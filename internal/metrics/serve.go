@@ -32,10 +32,9 @@ func NewRegistry() *prometheus.Registry {
 }
 
 // Handler serves /metrics, to be read only.
-func Handler(g prometheus.Gatherer, logger *log.Logger) http.Handler {
+func Handler(g prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{
-		ErrorLog:            logger,
 		ErrorHandling:       promhttp.ContinueOnError, // what can be told is
 		MaxRequestsInFlight: maxScrapes,
 		Timeout:             4 * Patience,

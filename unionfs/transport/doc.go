@@ -15,7 +15,8 @@
 // A [carrier] reads a message and writes the answer: there are several, and Options.Transport chooses. It does not know
 // what is in a message. A [worker] of the [dispatcher] decodes the message, calls the filesystem, and leaves the answer
 // where the carrier wants it. [requests] stands before the filesystem, counts, and turns strangers away: whatever the
-// carrier, each request passes it. The carrier that is go-fuse's own server has a dispatcher of its own.
+// carrier, each request passes it. The carrier that is go-fuse's own server has a dispatcher of its own. docs/TRANSPORT.md
+// tells of all of them.
 //
 // What a carrier owes to the rest:
 //

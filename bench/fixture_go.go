@@ -80,10 +80,13 @@ func copyTree(root, top string, n int) error {
 // smallBuild is the scale below which only the package of buildTarget is there to be compiled.
 const smallBuild = 0.1
 
-// buildTarget is what compile builds.
+// buildTarget is what compile builds: a command with 60 packages below it, or less where all is smaller.
 func (f *Fixtures) buildTarget() string {
-	if f.Scale < smallBuild {
+	switch {
+	case f.Scale < smallBuild:
 		return "internal/goarch"
+	case f.Scale < 1:
+		return "reflect"
 	}
 	return "cmd/gofmt"
 }

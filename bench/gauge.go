@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +58,29 @@ func usage(who int) (time.Duration, error) {
 	var r unix.Rusage
 	err := unix.Getrusage(who, &r)
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano()), err
+}
+
+// use is how much CPU time was used, by all and by us, at a time.
+type use struct {
+	cpuTicks
+	self time.Duration
+	at   time.Time
+}
+
+func readUse() (u use, err error) {
+	if u.cpuTicks, err = readTicks(); err != nil {
+		return u, err
+	}
+	u.at = time.Now()
+	u.self, err = selfCPU()
+	return u, err
+}
+
+// others is the share of all CPUs' time since then that was not ours. Whoever worked for us has been waited for.
+func (u use) others(since use) float64 {
+	elapsed := u.at.Sub(since.at) * time.Duration(goruntime.NumCPU())
+	others := u.busy + u.steal - since.busy - since.steal - (u.self - since.self)
+	return max(0, float64(others)/float64(max(elapsed, 1)))
 }
 
 // ServerCPU is the CPU time that the server has used, 0 where there is none.

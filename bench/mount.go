@@ -115,6 +115,7 @@ const unmountLimit = 5 * time.Second
 // Unmount ends the mount and its server, and removes the upper.
 func (m *Mount) Unmount() error {
 	var errs []error
+	served := m.mounted
 	if m.mounted {
 		m.mounted = false
 		errs = append(errs, m.unmountDir())
@@ -124,11 +125,10 @@ func (m *Mount) Unmount() error {
 		_ = unix.Unmount(m.Dir, unix.MNT_DETACH) // mostly it is none
 	}
 	if m.server != nil {
-		err := m.server.Wait()
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() || err != nil && len(errs) > 0 && errs[0] != nil {
+		// Of one that never served, serve has told already.
+		if err := m.server.Wait(); err != nil && served {
 			text, _ := os.ReadFile(m.log.Name())
-			err = fmt.Errorf("server: %w: %s", err, text)
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("server: %w: %s", err, text))
 		}
 		m.server = nil
 	}

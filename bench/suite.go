@@ -47,6 +47,10 @@ type row struct {
 func (s *Suite) Run(r *report.Report) (err error) {
 	r.Schema, r.Reps, r.Scale = report.Schema, s.Reps, s.Fixtures.Scale
 	var rows []*row
+	began, err := readUse()
+	if err != nil {
+		return err
+	}
 	defer func() {
 		for _, row := range rows {
 			for _, c := range row.columns {
@@ -56,6 +60,9 @@ func (s *Suite) Run(r *report.Report) (err error) {
 			}
 		}
 		err = errors.Join(err, s.Fixtures.Close())
+		if ended, e := readUse(); e == nil {
+			r.Machine.Others = ended.others(began)
+		}
 	}()
 	rows = s.rows(r)
 	for rep := range s.Reps {

@@ -12,7 +12,7 @@ import (
 func programWork() []Workload {
 	rootfs := (*Fixtures).RootfsLayers
 	return []Workload{
-		onUnion(programs, "compile", "go build of gofmt; toolchain, sources, build cache and result are all in the union", 1.0,
+		onUnion(programs, "compile", "go build of gofmt (at smaller scales of a package of the library); toolchain, sources, build cache and result are all in the union", 1.0,
 			unionWork{layers: (*Fixtures).Toolchain, writes: true, run: compile, left: compiled}),
 		onUnion(programs, "exec-storm", "1,000 times: /bin/true of a Debian system is executed there", 0,
 			unionWork{layers: rootfs, run: execStorm}),

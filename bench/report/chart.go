@@ -51,32 +51,41 @@ func rank(system string) int {
 	return 1
 }
 
-// Chart draws, as SVG, the ratios of the workloads that have a goal: the one for a README.
+// Chart draws, as SVG, the ratios of the workloads that stand for the others: the one for a README.
 func (r *Report) Chart(w io.Writer) error {
-	var list []Workload
-	for _, wl := range r.Workloads {
-		if len(wl.Goals) > 0 && slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.Workload == wl.Name }) {
-			list = append(list, wl)
+	var list, rest []Workload
+	for _, group := range r.groups() {
+		for _, wl := range r.workloadsOf(group) {
+			rest = append(rest, wl)
+			if wl.Headline {
+				list = append(list, wl)
+			}
 		}
 	}
 	if len(list) == 0 {
-		for _, group := range r.groups() {
-			list = append(list, r.workloadsOf(group)...)
-		}
+		list = rest
 	}
-	return r.ratios(w, list, Wall, "Wall time as a multiple of the base's; shorter is better")
+	return r.ratios(w, list, Wall, "Wall time, as a multiple of the base's: less is better")
 }
 
-// ratios draws a row for each workload, in it a mark for each system at its ratio to the base, with its interval.
+// ratios writes ratioPlot.
 func (r *Report) ratios(w io.Writer, workloads []Workload, of Of, title string) error {
-	p := plot.New()
-	p.Title.Text, p.Title.TextStyle.Font.Size, p.Title.Padding = title, 11, 6
-	p.Title.TextStyle.Font.Variant, p.X.Tick.Label.Font.Variant, p.Y.Tick.Label.Font.Variant = "Sans", "Sans", "Sans"
-	p.Legend.TextStyle.Font.Variant = "Sans"
-	p.Legend.Top, p.Legend.XOffs, p.Legend.Padding = true, 0, 2
+	p, height, err := r.ratioPlot(workloads, of, title)
+	if err != nil {
+		return err
+	}
+	if p == nil {
+		return noChart(w)
+	}
+	return svg(w, p, 8*vg.Inch, height)
+}
+
+// ratioPlot has a row for each workload, in it a mark for each system at its ratio to the base, with its interval. It is nil
+// where nothing was measured beside its base.
+func (r *Report) ratioPlot(workloads []Workload, of Of, title string) (p *plot.Plot, height vg.Length, err error) {
+	p = newPlot(title)
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, ratioTicks{}
 	p.X.Min, p.X.Max = 0.5, 2
-
 	names := make([]string, len(workloads))
 	var systems []string
 	for i, wl := range workloads {
@@ -87,27 +96,48 @@ func (r *Report) ratios(w io.Writer, workloads []Workload, of Of, title string) 
 			}
 		}
 	}
-	p.Add(grid(len(workloads)))
+	p.Add(grid())
 	drawn := 0
 	for i, sys := range systems {
 		n, err := r.marks(p, workloads, sys, of, float64(i)-float64(len(systems)-1)/2)
 		if err != nil {
-			return err
+			return nil, 0, err
 		}
 		drawn += n
 	}
 	if drawn == 0 {
-		return noChart(w)
+		return nil, 0, nil
 	}
 	p.NominalY(names...)
-	p.Y.Min, p.Y.Max = -0.6, float64(len(workloads))-0.4
-	height := vg.Points(70 + 12*float64(len(systems)) + 24*float64(len(workloads)))
-	p.Y.Max += 12 * float64(len(systems)) / 24 // for the legend
-	return svg(w, p, 8*vg.Inch, height)
+	return p, rows(p, len(workloads), len(systems)), nil
 }
 
-// grid has a line for each ratio that is labelled, and a stronger one at 1.
-func grid(int) plot.Plotter {
+// newPlot is an empty one, with a title.
+func newPlot(title string) *plot.Plot {
+	p := plot.New()
+	p.Title.Text, p.Title.TextStyle.Font.Size, p.Title.Padding = title, 11, 6
+	for _, f := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font} {
+		f.Variant = "Sans"
+	}
+	p.Legend.Top, p.Legend.Padding = true, 2
+	p.Y.Tick.Length = 0
+	return p
+}
+
+// rowHeight and legendHeight are those of a row and of a line of the legend.
+const (
+	rowHeight    = 26.0
+	legendHeight = 13.0
+)
+
+// rows makes room for so many rows, and above them for the legend, and returns the height of it all.
+func rows(p *plot.Plot, n, legend int) vg.Length {
+	p.Y.Min, p.Y.Max = -0.6, float64(n)-0.4+legendHeight*float64(legend)/rowHeight
+	return vg.Points(50 + rowHeight*(p.Y.Max-p.Y.Min))
+}
+
+// grid has a line for each ratio that is labelled.
+func grid() plot.Plotter {
 	g := plotter.NewGrid()
 	g.Horizontal.Color = color.Transparent
 	g.Vertical.Color = color.Gray{0xdd}
@@ -115,7 +145,7 @@ func grid(int) plot.Plotter {
 	return g
 }
 
-// marks adds one system, shifted by shift rows' twelfths, and returns how many marks it has.
+// marks adds one system, shifted down by so many steps in each row, and returns how many marks it has.
 func (r *Report) marks(p *plot.Plot, workloads []Workload, sys string, of Of, shift float64) (int, error) {
 	var pts plotter.XYs
 	var errs plotter.XErrors
@@ -126,7 +156,7 @@ func (r *Report) marks(p *plot.Plot, workloads []Workload, sys string, of Of, sh
 			continue
 		}
 		x := f.ratio(base)
-		pts = append(pts, plotter.XY{X: x, Y: float64(len(workloads)-1-i) - shift/9})
+		pts = append(pts, plotter.XY{X: x, Y: float64(len(workloads)-1-i) - shift/8})
 		low := min(x-f.Lo/base.Center, 0.9*x) // a logarithm has no place for 0
 		errs = append(errs, struct{ Low, High float64 }{low, f.Hi/base.Center - x})
 	}
@@ -167,13 +197,9 @@ func (ratioTicks) Ticks(lo, hi float64) (list []plot.Tick) {
 	return list
 }
 
-// bars draws CPU time per workload and system: the client's, and the server's on top of it.
+// cpuBars draws CPU time per workload and system: the client's, and the server's on top of it.
 func (r *Report) cpuBars(w io.Writer, workloads []Workload, systems []string) error {
-	p := plot.New()
-	p.Title.Text, p.Title.TextStyle.Font.Size, p.Title.Padding = "CPU seconds: client, and server in a paler colour", 11, 6
-	p.Title.TextStyle.Font.Variant, p.X.Tick.Label.Font.Variant, p.Y.Tick.Label.Font.Variant = "Sans", "Sans", "Sans"
-	p.Legend.TextStyle.Font.Variant = "Sans"
-	p.Legend.Top = true
+	p := newPlot("CPU seconds: client, and in a paler colour server")
 	p.X.Min = 0
 	names := make([]string, len(workloads))
 	width := vg.Points(18 / float64(max(1, len(systems))))
@@ -207,8 +233,7 @@ func (r *Report) cpuBars(w io.Writer, workloads []Workload, systems []string) er
 		p.Legend.Add(sys, lower)
 	}
 	p.NominalY(names...)
-	p.Y.Min, p.Y.Max = -0.6, float64(len(workloads))-0.4+12*float64(len(systems))/24
-	return svg(w, p, 8*vg.Inch, vg.Points(70+12*float64(len(systems))+24*float64(len(workloads))))
+	return svg(w, p, 8*vg.Inch, rows(p, len(workloads), len(systems)))
 }
 
 // svg draws p. The fonts are whatever the reader has for Liberation Sans or any other without serifs.

@@ -135,24 +135,21 @@ func (r *Report) requests(workload, system string) map[string]int64 {
 // Quiet is the share of CPU time that others may use for a run to count as one on idle CPUs.
 const Quiet = 0.05
 
-// Others is the share of all CPUs' time that neither clients nor servers used while samples were taken, those
-// matching, and what was stolen; 0 where there are none.
-func (r *Report) Others(match func(*Sample) bool) float64 {
+// others is the share of the CPUs' time that others used, and a hypervisor: over the whole run, or while samples were taken,
+// whichever is more.
+func (r *Report) others() float64 {
 	var others, all time.Duration
 	for i := range r.Samples {
-		if s := &r.Samples[i]; match(s) && s.Incorrect == "" {
+		if s := &r.Samples[i]; s.Incorrect == "" {
 			others += s.Others + s.Steal
 			all += s.Wall * time.Duration(max(1, r.Machine.CPUs))
 		}
 	}
-	if all == 0 {
-		return 0
+	if all < time.Second { // of less, ticks of 10 ms tell nothing
+		return r.Machine.Others
 	}
-	return max(0, float64(others)/float64(all))
+	return max(r.Machine.Others, float64(others)/float64(all))
 }
-
-// others is that of the whole run.
-func (r *Report) others() float64 { return r.Others(func(*Sample) bool { return true }) }
 
 // systemsOf lists the systems that have a sample of a workload of the group, in the report's order.
 func (r *Report) systemsOf(group string) (list []string) {

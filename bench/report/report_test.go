@@ -174,14 +174,18 @@ func TestMarkdownAndLedger(t *testing.T) {
 }
 
 func TestBusyIsSaid(t *testing.T) {
-	r := made(map[string][]int{"overlay": {10}})
-	r.Samples[0].Others = 5 * time.Millisecond // of 2 × 10
-	var b bytes.Buffer
-	if err := r.Markdown(&b); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(b.String(), "Others used 25.0 % (**busy**") {
-		t.Errorf("nothing about others:\n%s", b.String())
+	whole := made(map[string][]int{"overlay": {10}})
+	whole.Machine.Others = 0.25
+	samples := made(map[string][]int{"overlay": {1000}})
+	samples.Samples[0].Others = 500 * time.Millisecond // of 2 CPUs in a second
+	for name, r := range map[string]*Report{"the whole run": whole, "samples": samples} {
+		var b bytes.Buffer
+		if err := r.Markdown(&b); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), "Others used 25.0 % (**busy**") {
+			t.Errorf("%s: nothing about others:\n%s", name, b.String())
+		}
 	}
 }
 

@@ -44,6 +44,7 @@ type Machine struct {
 	Filesystem string            `json:"filesystem"`  // type of that below the layers
 	LoadBefore string            `json:"load_before"` // /proc/loadavg as the run begins and ends
 	LoadAfter  string            `json:"load_after"`
+	Others     float64           `json:"others"`             // share of the CPUs' time that others used from the beginning to the end
 	Rootless   string            `json:"rootless,omitempty"` // how an ordinary user's ids are mapped; empty for root
 	Versions   map[string]string `json:"versions"`           // of the programs that were measured or used, by name
 }
@@ -57,8 +58,12 @@ type System struct {
 type Workload struct {
 	Name  string `json:"name"`
 	Group string `json:"group"`
-	About string `json:"about"`           // a sentence
-	Base  string `json:"base"`            // the system to which ratios are given
+	About string `json:"about"` // a sentence
+	Base  string `json:"base"`  // the system to which ratios are given
+
+	// Headline: it stands for others where there is room for few.
+	Headline bool `json:"headline,omitempty"`
+
 	Goals []Goal `json:"goals,omitempty"` // of ours
 }
 

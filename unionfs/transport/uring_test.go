@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log"
@@ -411,6 +412,74 @@ func TestUringWithdraws(t *testing.T) {
 	if i := x.Info(); i.Transport != Loop {
 		t.Errorf("info %+v", i)
 	}
+}
+
+// What a large request has touched is given back.
+func TestUringMemory(t *testing.T) {
+	enableUring(t)
+	m, err := New(t.TempDir(), Options{Transport: Uring})
+	if err != nil {
+		t.Skipf("needs to mount: %v", err)
+	}
+	s, err := m.Serve(numberfs{fuse.NewDefaultRawFileSystem()}, log.New(&logged{}, "", 0), false, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Unmount(true); err != nil {
+			t.Error(err)
+		}
+		<-s.Done()
+	}()
+	u, ok := s.carrier.(*ringLoop)
+	if !ok {
+		t.Skip("needs io_uring")
+	}
+	fd, err := unix.Open(m.Target+"/1", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for i := range int64(8) {
+		if n, err := unix.Pwrite(fd, make([]byte, 1<<20), i<<20); n != 1<<20 {
+			t.Fatalf("write: %d, %v", n, err)
+		}
+	}
+	// When there has been nothing to do for a while, nothing of it is left.
+	for until := time.Now().Add(limit); u.resident(t) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("%d pages are still there", u.resident(t))
+		}
+	}
+	if n, err := unix.Pwrite(fd, make([]byte, 1<<20), 0); n != 1<<20 {
+		t.Fatalf("write: %d, %v", n, err)
+	}
+	if u.resident(t) == 0 {
+		t.Error("a write of 1 MiB has used no memory")
+	}
+}
+
+// resident is how many pages of the entries' memory are there, of those that are to be given back (proc_pid_pagemap(5)).
+func (u *ringLoop) resident(t *testing.T) (n int) {
+	t.Helper()
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, th := range u.threads() {
+		for _, e := range th.entries {
+			given := e.payload[keptSize:]
+			pages := make([]byte, len(given)/pageSize*8)
+			if _, err := f.ReadAt(pages, int64(sys.Address(given)/pageSize*8)); err != nil {
+				t.Fatal(err)
+			}
+			for ; len(pages) > 0; pages = pages[8:] {
+				n += int(binary.NativeEndian.Uint64(pages) >> 63)
+			}
+		}
+	}
+	return n
 }
 
 func TestParseCPUList(t *testing.T) {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	goruntime "runtime"
@@ -37,6 +39,9 @@ func (t *teller) tell(live *liveDir, logger *log.Logger) {
 		return
 	}
 	fd, err := live.Listen("figures")
+	if errors.Is(err, fs.ErrClosed) || errors.Is(err, fs.ErrNotExist) {
+		return // the mount is gone already
+	}
 	if err != nil {
 		logger.Printf("the figures of the mount will not be told: %v", err)
 		return

@@ -29,6 +29,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -87,6 +88,9 @@ type Dir struct {
 	root *os.Root // of the directory
 	base *os.Root // of the directory it is in
 	lock *os.File
+
+	mu      sync.Mutex // held to use lock by its number, and to close it
+	removed bool
 }
 
 // Create tells of a mount in the first of bases that can be written to, and removes what servers that have died have
@@ -200,8 +204,13 @@ func (d *Dir) Append(name string) (*os.File, error) {
 	return d.root.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 }
 
-// Listen makes the socket name in the directory, for its owner alone, and returns it.
+// Listen makes the socket name in the directory, for its owner alone, and returns it. Errors: fs.ErrClosed after Remove.
 func (d *Dir) Listen(name string) (fd int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.removed {
+		return -1, fs.ErrClosed
+	}
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
@@ -226,13 +235,16 @@ func (d *Dir) Listen(name string) (fd int, err error) {
 // backlog is how many may wait for a server to accept them.
 const backlog = 64
 
-// Remove ends it: the mount is gone.
+// Remove ends it: the mount is gone. Who is telling of it meanwhile gets fs.ErrClosed or fs.ErrNotExist.
 func (d *Dir) Remove() error {
 	defer d.close()
 	return remove(d.base, prefix+d.ID)
 }
 
 func (d *Dir) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.removed = true
 	d.closeFiles()
 	d.base.Close()
 }

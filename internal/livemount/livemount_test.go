@@ -275,3 +275,24 @@ func TestModes(t *testing.T) {
 		t.Errorf("id %q", d.ID)
 	}
 }
+
+// The mount may end while its server is still telling of it.
+func TestRemoveWhileListening(t *testing.T) {
+	for range 50 {
+		d := create(t, t.TempDir(), example)
+		done := make(chan error)
+		go func() {
+			fd, err := d.Listen("socket")
+			if err == nil {
+				err = unix.Close(fd)
+			}
+			done <- err
+		}()
+		if err := d.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil && !errors.Is(err, fs.ErrClosed) && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+	}
+}

@@ -21,7 +21,7 @@ type probed struct {
 	dir uint64 // nodeid of "big"
 }
 
-const probedNames = 4000
+const probedNames = 1500
 
 // newProbed makes the layers, lets fill add to big in each of them, from the upper down, and mounts nothing: requests
 // are made directly.

@@ -23,6 +23,7 @@ type fakeKernel struct {
 	m    *Mount
 	log  *logged
 	gone chan struct{}
+	buf  []byte
 }
 
 // newFakeKernel serves fs, after INIT. initAnswer is the answer to that.
@@ -76,11 +77,13 @@ func (k *fakeKernel) receive() []byte {
 	if n != 1 || err != nil {
 		k.t.Fatalf("no answer: %d, %v\n%s", n, err, k.log)
 	}
-	b := make([]byte, 2<<20)
-	if n, err = unix.Read(k.fd, b); err != nil {
+	if k.buf == nil {
+		k.buf = make([]byte, 2<<20)
+	}
+	if n, err = unix.Read(k.fd, k.buf); err != nil {
 		k.t.Fatal(err)
 	}
-	return b[:n]
+	return bytes.Clone(k.buf[:n])
 }
 
 // expect waits for the answer to request unique, and wants that status.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -14,9 +15,11 @@ import (
 
 // loop is our own way to serve a /dev/fuse descriptor: leader and followers.
 //
-// One reader is on duty: it reads a request, handles it, answers, and reads the next. Nobody else is woken for it, and
-// that is what most of the time would go to. A reader whose request takes long is relieved: somebody else goes on duty,
-// and it stands by when it is done. It is relieved before it begins where the request is known to take long
+// A reader on duty reads a request, handles it, answers, and reads the next. While requests come fast there is one: nobody
+// else is woken, and that is what most of the time would go to. While few come there are two, so that one reads when the
+// other is busy, and nobody has to look after them.
+//
+// A reader whose request takes long is relieved: somebody else goes on duty, and it stands by when it is done. It is relieved before it begins where the request is known to take long
 // (takesLong); when the filesystem says so (Notifier.Blocking); and by the watchdog otherwise (watchdog.go). The
 // watchdog also puts more readers on duty while one is not enough.
 //
@@ -39,6 +42,8 @@ type loop struct {
 
 	lostOnce sync.Once
 	surplus  atomic.Int32 // how many readers on duty are to go off duty
+	waiting  atomic.Int32 // how many readers wait for a request
+	crowded  atomic.Bool  // requests come fast
 
 	mu      sync.Mutex
 	readers atomic.Pointer[[]*reader] // all there are; replaced under mu
@@ -59,6 +64,11 @@ const (
 
 	// maxIdle is how many readers stand by. Each keeps the memory for a request.
 	maxIdle = 4
+
+	// Requests come fast when a reader handles fastTurns in fastTime: from there on the watchdog costs less than a
+	// second reader.
+	fastTurns = 16
+	fastTime  = 6 * time.Millisecond
 )
 
 // A reader is a goroutine that reads requests.
@@ -72,6 +82,8 @@ type reader struct {
 	duty atomic.Uint64
 	turn uint64 // the reader's own
 	seen uint64 // the watchdog's own: duty when it looked before
+
+	counted time.Time // the reader's own: when it looked at the clock, every few turns
 }
 
 const (
@@ -89,7 +101,7 @@ func newLoop(fd int, fs *requests, opts *fuse.MountOptions) (*loop, error) {
 
 // newLoopAfter is newLoop, and calls prepare with the request before it answers: l.settings has what the kernel offers.
 func newLoopAfter(fd int, fs *requests, opts *fuse.MountOptions, prepare func(l *loop, init []byte)) (*loop, error) {
-	l := &loop{fd: fd, d: newDispatcher(fs, opts), gone: fs.gone, maxWrite: opts.MaxWrite}
+	l := &loop{fd: fd, d: newDispatcher(fs, opts), gone: fs.gone, maxWrite: opts.MaxWrite, onDuty: 1}
 	l.readers.Store(&[]*reader{})
 	l.dog.init(l)
 	r, err := l.newReader()
@@ -109,6 +121,7 @@ func newLoopAfter(fd int, fs *requests, opts *fuse.MountOptions, prepare func(l 
 // init answers INIT, the first request.
 func (l *loop) init(r *reader, prepare func(*loop, []byte)) error {
 	n, errno := r.read()
+	l.waiting.Add(-1)
 	if errno != 0 {
 		return fmt.Errorf("read INIT: %w", errno)
 	}
@@ -170,11 +183,9 @@ func (l *loop) drop(r *reader) {
 func (l *loop) info() Info { return l.settings }
 
 func (l *loop) serve() {
-	l.mu.Lock()
-	l.onDuty = 1
-	l.mu.Unlock()
 	l.running.Add(1)
 	go l.dog.run()
+	l.increase(calm)
 	l.first.run()
 	l.running.Wait()
 	l.dog.stop()
@@ -203,10 +214,11 @@ func (r *reader) run() {
 
 // serveTurns reads and handles requests until the reader is relieved, which is true, or the mount has ended.
 func (r *reader) serveTurns() bool {
-	r.duty.Store(reading)
+	r.duty.Store(r.turn<<dutyBits | reading)
 	for {
 		n, errno := r.read()
 		if errno != 0 {
+			r.l.waiting.Add(-1)
 			r.duty.Store(offDuty)
 			r.l.end(errno)
 			return false
@@ -214,7 +226,9 @@ func (r *reader) serveTurns() bool {
 		r.turn++
 		turn := r.turn<<dutyBits | handling
 		r.duty.Store(turn)
-		r.l.dog.touch()
+		if r.l.waiting.Add(-1) == 0 || r.turn%fastTurns == 0 && r.isFast() {
+			r.l.dog.touch()
+		}
 		in, data, answer := r.msg.split(n)
 		if takesLong(in, n) {
 			r.l.relieve(r, turn)
@@ -235,8 +249,21 @@ func (r *reader) serveTurns() bool {
 	}
 }
 
+// isFast tells whether requests come fast now, but did not before.
+func (r *reader) isFast() bool {
+	if r.l.crowded.Load() {
+		return false
+	}
+	before := r.counted
+	r.counted = time.Now()
+	return r.counted.Sub(before) < fastTime && r.l.crowded.CompareAndSwap(false, true)
+}
+
 // read reads one request. Errors: ENODEV when the mount is gone.
+//
+// The reader counts as waiting until the caller says that it is not.
 func (r *reader) read() (int, unix.Errno) {
+	r.l.waiting.Add(1)
 	for {
 		n, errno := sys.ReadDevice(r.l.fd, r.msg.room())
 		switch errno {
@@ -355,6 +382,9 @@ func (l *loop) end(errno unix.Errno) {
 
 // blocking has somebody read who is not busy.
 func (l *loop) blocking() {
+	if l.waiting.Load() > 0 {
+		return
+	}
 	var busy *reader
 	var turn uint64
 	for _, r := range *l.readers.Load() {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchdog looks after the readers of a loop while requests come, and sleeps else.
+// watchdog looks after the readers of a loop while requests come fast, or all readers are busy, and sleeps else.
 //
 // A reader that is found in the same request twice is relieved. When none is found reading for a while, there is more to
 // do than the readers on duty can: if they wait for something, or where there are many processors, one more goes on
@@ -28,15 +28,17 @@ type watchdog struct {
 }
 
 const (
-	// A look costs some 5 us. What blocks once blocks again: then it looks often.
+	// A look costs 10 to 50 us, most of it to wake up. What blocks once blocks again: then it looks often.
 	patience   = time.Millisecond
 	impatience = 200 * time.Microsecond
 
 	impatientFor = 20 // looks
-	quietFor     = 4  // looks without a request, and it sleeps
+	few          = 2  // requests between two looks
+	quietFor     = 4  // looks with few requests, and it sleeps
 	busyFor      = 8  // looks
 	freeFor      = 50 // looks
 	maxBlocked   = 16 // readers on duty, where they wait
+	calm         = 2  // readers on duty, where few requests come
 )
 
 func (w *watchdog) init(l *loop) {
@@ -63,6 +65,9 @@ func (w *watchdog) run() {
 		case <-w.wake:
 		}
 		w.busy, w.free = 0, 0
+		if w.l.crowded.Load() {
+			w.l.reduce()
+		}
 		for quiet := 0; quiet < quietFor; {
 			timer.Reset(w.pause())
 			select {
@@ -70,15 +75,17 @@ func (w *watchdog) run() {
 				return
 			case <-timer.C:
 			}
-			if w.look() {
+			if w.look() > few {
 				quiet = 0
 			} else {
 				quiet++
 			}
 		}
+		w.l.crowded.Store(false)
+		w.l.increase(calm)
 		w.asleep.Store(true)
-		// A request may have come before the reader could see that we sleep.
-		if w.anyHandling() {
+		// All may have become busy before they could see that we sleep.
+		if w.l.waiting.Load() == 0 {
 			w.touch()
 		}
 	}
@@ -92,35 +99,26 @@ func (w *watchdog) pause() time.Duration {
 	return patience
 }
 
-func (w *watchdog) anyHandling() bool {
-	for _, r := range *w.l.readers.Load() {
-		if r.duty.Load()&dutyMask == handling {
-			return true
-		}
-	}
-	return false
-}
-
-// look tells whether anything has happened since the last look.
-func (w *watchdog) look() bool {
-	active, anyReading := false, false
+// look tells how many requests have come since the last look.
+func (w *watchdog) look() (requests uint64) {
+	busy, anyReading := false, false
 	for _, r := range *w.l.readers.Load() {
 		duty := r.duty.Load()
+		requests += duty>>dutyBits - r.seen>>dutyBits
 		switch {
 		case duty&dutyMask == handling && duty == r.seen:
 			w.l.relieve(r, duty)
 			w.impatient = impatientFor
-			active = true
+			busy = true
 		case duty&dutyMask == handling:
-			active = true
+			busy = true
 		case duty&dutyMask == reading:
 			anyReading = true
-			active = active || duty != r.seen
 		}
 		r.seen = duty
 	}
-	w.balance(active && !anyReading)
-	return active
+	w.balance(busy && !anyReading)
+	return requests
 }
 
 // balance puts readers on duty and takes them off, by whether all are busy.
@@ -176,7 +174,11 @@ func (l *loop) increase(most int) {
 func (l *loop) reduce() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.onDuty < 2 || l.surplus.Load() > 0 {
+	least := int32(1)
+	if !l.crowded.Load() {
+		least = calm
+	}
+	if int32(l.onDuty)-l.surplus.Load() <= least || l.surplus.Load() > 0 {
 		return false
 	}
 	l.surplus.Add(1)

@@ -39,7 +39,7 @@ func (t *teller) tell(live *liveDir, logger *log.Logger) {
 		return
 	}
 	fd, err := live.Listen("figures")
-	if errors.Is(err, fs.ErrClosed) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrClosed) {
 		return // the mount is gone already
 	}
 	if err != nil {

@@ -50,7 +50,7 @@ func (l *liveDir) writeRequests(s *transport.Server, logger *log.Logger) {
 	if err == nil && l.Dir != nil {
 		err = l.Write("requests", b.String())
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrClosed) {
 		logger.Printf("requests: %v", err)
 	}
 }
@@ -85,10 +85,12 @@ func (o *output) leaveStdio(live *liveDir) error {
 	o.w = io.Discard
 	if live.Dir != nil {
 		f, err := live.Append("log")
-		if err != nil {
+		switch {
+		case err == nil:
+			o.w, o.left, o.file = f, maxLog, true
+		case !errors.Is(err, fs.ErrClosed): // it is where the mount is gone already
 			return err
 		}
-		o.w, o.left, o.file = f, maxLog, true
 	}
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {

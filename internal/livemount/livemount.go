@@ -89,8 +89,8 @@ type Dir struct {
 	base *os.Root // of the directory it is in
 	lock *os.File
 
-	mu      sync.Mutex // held to use lock by its number, and to close it
-	removed bool
+	mu      sync.Mutex // held to make anything in the directory, and to remove it
+	removed bool       // guarded by mu
 }
 
 // Create tells of a mount in the first of bases that can be written to, and removes what servers that have died have
@@ -192,6 +192,11 @@ func (d *Dir) build(info Info) error {
 
 // Write makes the file name of the directory hold text, all of it or what it held before.
 func (d *Dir) Write(name, text string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.removed {
+		return fs.ErrClosed
+	}
 	tmp := tmpPrefix + name
 	if err := d.root.WriteFile(tmp, []byte(text), 0o644); err != nil {
 		return err
@@ -201,6 +206,11 @@ func (d *Dir) Write(name, text string) error {
 
 // Append opens the file name of the directory for writing at its end.
 func (d *Dir) Append(name string) (*os.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.removed {
+		return nil, fs.ErrClosed
+	}
 	return d.root.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 }
 
@@ -235,16 +245,16 @@ func (d *Dir) Listen(name string) (fd int, err error) {
 // backlog is how many may wait for a server to accept them.
 const backlog = 64
 
-// Remove ends it: the mount is gone. Who is telling of it meanwhile gets fs.ErrClosed or fs.ErrNotExist.
+// Remove ends it: the mount is gone. Who goes on telling of it gets fs.ErrClosed.
 func (d *Dir) Remove() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.removed = true
 	defer d.close()
 	return remove(d.base, prefix+d.ID)
 }
 
 func (d *Dir) close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.removed = true
 	d.closeFiles()
 	d.base.Close()
 }

@@ -291,7 +291,7 @@ func TestRemoveWhileListening(t *testing.T) {
 		if err := d.Remove(); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-done; err != nil && !errors.Is(err, fs.ErrClosed) && !errors.Is(err, fs.ErrNotExist) {
+		if err := <-done; err != nil && !errors.Is(err, fs.ErrClosed) {
 			t.Error(err)
 		}
 	}

@@ -294,11 +294,14 @@ func TestSameNameTwice(t *testing.T) {
 func TestCreateLeavesNothingWhenItFails(t *testing.T) {
 	b := newBox(t)
 	for what, o := range map[string]opt{
-		"privileged": host(func(h *api.HostConfig) { h.Privileged = true }),
-		"memory":     host(func(h *api.HostConfig) { h.Memory = 1 }),
-		"image":      config(func(c *api.Config) { c.Image = "none-such" }),
-		"bind":       host(func(h *api.HostConfig) { h.Binds = words("/proc/none/such:/x") }),
-		"mode":       host(func(h *api.HostConfig) { h.NetworkMode = "nope" }),
+		"ipc":     host(func(h *api.HostConfig) { h.IpcMode = "container:other" }),
+		"network": host(func(h *api.HostConfig) { h.NetworkMode = "container:nobody" }),
+		"volumes": host(func(h *api.HostConfig) { h.VolumesFrom = words("nobody") }),
+		"slave":   host(func(h *api.HostConfig) { h.Binds = words("/proc/self:/x:rslave,what") }),
+		"memory":  host(func(h *api.HostConfig) { h.Memory = 1 }),
+		"image":   config(func(c *api.Config) { c.Image = "none-such" }),
+		"bind":    host(func(h *api.HostConfig) { h.Binds = words("/proc/none/such:/x") }),
+		"mode":    host(func(h *api.HostConfig) { h.NetworkMode = "nope" }),
 	} {
 		_, errs, code := b.try("create", "-", newRun(words("true"), o))
 		if code != 125 || errs == "" {

@@ -183,6 +183,14 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	if n == nil {
 		return nil, fs.status("read", unix.ESTALE)
 	}
+	result, status := fs.read(n, in, buf)
+	if in.Offset == 0 && status == fuse.OK {
+		fs.wasRead(n)
+	}
+	return result, status
+}
+
+func (fs *FS) read(n *node, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	d, err := fs.openData(n, unix.O_RDONLY)
 	if err != nil {
 		return nil, fs.status("read", err)

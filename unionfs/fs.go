@@ -50,6 +50,7 @@ type FS struct {
 	trash   trash
 	kernel  Notifier
 	pass    passthrough
+	ahead   prefetch
 }
 
 // Notifier is the way from the union to the kernel, whoever brings the requests.
@@ -57,6 +58,9 @@ type Notifier interface {
 	// InvalInode tells that a node's attributes have changed, and length bytes of its content from off on: all that
 	// follow where length is 0, none where off is negative.
 	InvalInode(nodeid uint64, off, length int64) fuse.Status
+
+	// Store puts data into the kernel's cache of a node, at off bytes. It may wait for the answer to a READ.
+	Store(nodeid uint64, off int64, data []byte) fuse.Status
 
 	// Blocking says that the request at hand takes long, so that others do not wait for it.
 	Blocking()
@@ -71,6 +75,7 @@ type Notifier interface {
 type nobody struct{}
 
 func (nobody) InvalInode(uint64, int64, int64) fuse.Status { return fuse.ENOENT }
+func (nobody) Store(uint64, int64, []byte) fuse.Status     { return fuse.ENOENT }
 func (nobody) Blocking()                                   {}
 func (nobody) OpenBacking(int) (int32, error)              { return 0, unix.ENOTCONN }
 func (nobody) CloseBacking(int32)                          {}
@@ -124,6 +129,7 @@ func New(cfg Config) (_ *FS, err error) {
 		return nil, err
 	}
 	fs.reaper.start(fs)
+	fs.ahead.start(fs)
 	return fs, nil
 }
 
@@ -189,6 +195,7 @@ func fdBound() int {
 
 // Close releases the layers and the lock on the upper. Nothing is written any more.
 func (fs *FS) Close() error {
+	fs.ahead.stop()
 	fs.reaper.stop()
 	fs.fds.close()
 	fs.work.close()
@@ -218,6 +225,7 @@ func (fs *FS) stale(n *node) {
 // OnUnmount is called after the last request: the kernel has let go of everything, and we write nothing any more. The
 // next mount need not wait until all is on the disk.
 func (fs *FS) OnUnmount() {
+	fs.ahead.stop()
 	fs.reaper.stop()
 	for _, fd := range fs.claims() {
 		claim.Release(fd)

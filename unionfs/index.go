@@ -126,6 +126,15 @@ func (x *index) holds(p uint32, name string) bool {
 	return e.name == name && e.typ != typeVacant
 }
 
+// find returns the position of the visible entry called name, or -1.
+func (x *index) find(name string) int {
+	p := x.slots[x.probe(name)]
+	if p == 0 || x.entries[p-1].gone() {
+		return -1
+	}
+	return int(p - 1)
+}
+
 // get returns the entry called name, whether visible or gone, or nil.
 func (x *index) get(name string) *entry {
 	if p := x.slots[x.probe(name)]; p != 0 {

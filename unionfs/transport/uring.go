@@ -127,7 +127,7 @@ func (u *ringLoop) prepare() error {
 			continue
 		}
 		u.firsts = append(u.firsts, newRingThread(u, q))
-		for range atFirst - 1 {
+		for range atFirst(len(cpus.online)) - 1 {
 			u.others = append(u.others, newRingThread(u, q))
 		}
 	}

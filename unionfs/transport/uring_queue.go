@@ -20,13 +20,17 @@ type ringQueue struct {
 }
 
 const (
-	// atFirst is how many threads a queue has to begin with.
-	atFirst = 4
+	// spare is how many threads a queue has besides those whose requests take long.
+	spare = 4
 
 	// depth is how many requests of one processor are at work at the same time, those not counted that take long. More
 	// than a few are only where they wait, for a disk for instance: a processor can do one thing at a time.
 	depth = 16
 )
+
+// atFirst is how many threads each queue has to begin with. Where there are many processors, most of them never send
+// a request.
+func atFirst(processors int) int { return min(max(1, 64/processors), spare) }
 
 // begin says that a thread is at work on a request. When only one is left that is free, there will be one more; when none
 // is, there is one more when it returns.
@@ -65,12 +69,12 @@ func (q *ringQueue) end() { q.busy.Add(-1) }
 
 // beginLong says that a request takes long, perhaps until another one comes. When it returns there are threads for that.
 func (q *ringQueue) beginLong() {
-	if q.threads.Load()-q.long.Add(1) >= atFirst {
+	if q.threads.Load()-q.long.Add(1) >= spare {
 		return
 	}
 	q.growing.Lock()
 	defer q.growing.Unlock()
-	for q.threads.Load()-q.long.Load() < atFirst && !q.full() && q.grow() {
+	for q.threads.Load()-q.long.Load() < spare && !q.full() && q.grow() {
 	}
 }
 

@@ -258,6 +258,7 @@ func TestUringLeavesNothing(t *testing.T) {
 			if name == "abort" && os.Geteuid() != 0 {
 				t.Skip("needs root: umount -f")
 			}
+			rings := goruntime.NumCPU() * atFirst(goruntime.NumCPU())
 			during := held(t)
 			if during.mappings == 0 {
 				t.Fatal("no ring is mapped")
@@ -270,11 +271,11 @@ func TestUringLeavesNothing(t *testing.T) {
 			}
 			x.waitEnd(t)
 			after := held(t)
-			if after.mappings != 0 || after.fds >= during.fds-goruntime.NumCPU()*atFirst {
+			if after.mappings != 0 || after.fds >= during.fds-rings {
 				t.Errorf("after the mount %+v, during it %+v", after, during)
 			}
 			// The threads end a moment later than what they did.
-			for until := time.Now().Add(limit); held(t).threads > during.threads-goruntime.NumCPU()*atFirst+4; {
+			for until := time.Now().Add(limit); held(t).threads > during.threads-rings+4; {
 				if time.Now().After(until) {
 					t.Fatalf("after the mount %+v, during it %+v", held(t), during)
 				}
@@ -492,6 +493,14 @@ func TestParseCPUList(t *testing.T) {
 	for _, s := range []string{"", "x", "3-1", "0-", "0,,1", "-1"} {
 		if got, err := parseCPUList(s); err == nil {
 			t.Errorf("%q is %v", s, got)
+		}
+	}
+}
+
+func TestThreadsAtFirst(t *testing.T) {
+	for processors, want := range map[int]int{1: 4, 2: 4, 16: 4, 32: 2, 64: 1, 1024: 1} {
+		if got := atFirst(processors); got != want {
+			t.Errorf("%d processors: %d threads each, want %d", processors, got, want)
 		}
 	}
 }

@@ -51,7 +51,8 @@ func rank(system string) int {
 	return 1
 }
 
-// Chart draws, as SVG, the ratios of the workloads that stand for the others: the one for a README.
+// Chart draws, as SVG, the ratios of the workloads that stand for the others: the one for a README. On a machine that was busy
+// they are those of CPU time.
 func (r *Report) Chart(w io.Writer) error {
 	var list, rest []Workload
 	for _, group := range r.groups() {
@@ -64,6 +65,9 @@ func (r *Report) Chart(w io.Writer) error {
 	}
 	if len(list) == 0 {
 		list = rest
+	}
+	if r.others() > Quiet {
+		return r.ratios(w, list, CPU, "CPU time of client and server, as a multiple of the base's, on a busy machine: less is better")
 	}
 	return r.ratios(w, list, Wall, "Wall time, as a multiple of the base's: less is better")
 }

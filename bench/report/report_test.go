@@ -217,7 +217,10 @@ func TestPageFetchesNothing(t *testing.T) {
 }
 
 func TestChartIsSVG(t *testing.T) {
+	busy := made(map[string][]int{"overlay": {10}, "laminafs": {20}})
+	busy.Machine.Others = 0.5
 	for name, r := range map[string]*Report{
+		"busy":     busy,
 		"measured": made(map[string][]int{"overlay": {10, 11}, "laminafs": {20, 1}}),
 		"no base":  made(map[string][]int{"laminafs": {20}}),
 		"nothing":  made(nil),
@@ -235,6 +238,9 @@ func TestChartIsSVG(t *testing.T) {
 				} else if err != nil {
 					t.Fatalf("%v:\n%s", err, text)
 				}
+			}
+			if name == "busy" != strings.Contains(text, ">CPU time of client") && name != "no base" && name != "nothing" {
+				t.Errorf("it shows the wrong time:\n%s", text)
 			}
 			if name == "measured" && (!strings.Contains(text, ">walk<") || !strings.Contains(text, ">laminafs<")) {
 				t.Errorf("it does not name what it shows:\n%s", text)

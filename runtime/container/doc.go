@@ -34,6 +34,8 @@
 //	request{op, arguments} + fds     -->
 //	                                 <--   reply{result | error} (+ frames, where the op has some)
 //
+// A command that makes the container too starts its monitor before that (expect.go).
+//
 // A command that started the container in the foreground and goes without "detach" takes the container with it.
 //
 // When the monitor is killed the kernel kills the container's PID 1 (PR_SET_PDEATHSIG), with it all in its PID

@@ -1,7 +1,8 @@
 // Package sandbox runs the processes of one container as a [specs.Spec] describes them: an OCI runtime without a
 // state directory, for the process that calls it.
 //
-// A container begins as a copy of our own executable ("lamina-init", [InitMain]) in new namespaces. It makes the
+// A container begins as our own executable ("lamina-init", [InitMain]), or as one that has nothing but this package
+// ([Options].Self, cmd/lamina-init), in new namespaces. It makes the
 // container's root from what the parent has opened, gives up what the container shall not have, and becomes the
 // command:
 //

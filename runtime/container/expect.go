@@ -104,15 +104,21 @@ func awaitContainer(first *conn) (lock *os.File, err error) {
 // prepare does what takes time and is the same for most containers: what is asked for again is at hand then.
 func prepare() {
 	_ = json.Unmarshal([]byte("{}"), &record{}) // the plan of the type is what is wanted
+	if profile, err := defaultProfile(); err == nil {
+		_, _, _ = seccomp.Compile(profile) // the start says what is wrong
+	}
+}
+
+// defaultProfile is the seccomp profile of a container without options.
+func defaultProfile() (*specs.LinuxSeccomp, error) {
 	caps, err := capabilities(nil, nil)
 	if err != nil {
-		return // the start says so
+		return nil, err
 	}
 	spec := &specs.Spec{
 		Process: &specs.Process{Capabilities: capabilitySets(caps, specs.User{})},
 		Linux:   &specs.Linux{},
 	}
-	if addSeccomp(spec, security{}) == nil {
-		_, _, _ = seccomp.Compile(spec.Linux.Seccomp) // the same
-	}
+	err = addSeccomp(spec, security{})
+	return spec.Linux.Seccomp, err
 }

@@ -143,6 +143,8 @@ func do(s *Store, op string, args []string) (int, error) {
 		fmt.Println(c.ID())
 		return 0, nil
 	case "run":
+		s.Expect()
+		defer s.Unexpect()
 		c, _, err := s.Create(ctx, ra.Create)
 		if err != nil {
 			return 0, err

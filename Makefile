@@ -82,6 +82,7 @@ bench: setup build ## Everything beside its peers, as root: an hour or more, in 
 
 .PHONY: bench-ledger
 bench-ledger: setup build ## An entry for bench/RESULTS.md (CHANGED='what changed') and the chart of README.md, as root: 10 minutes
+	@[ -n '$(CHANGED)' ] || { echo "make bench-ledger: say what changed: CHANGED='...'" >&2; exit 1; }
 	$(BIN)/lamina-bench run --user lamina-test --scale small --reps 6 --ledger '$(CHANGED)'
 	cp bench/out/chart.svg docs/bench.svg
 

@@ -49,7 +49,7 @@ func Parse(s string) (Address, error) {
 
 func parsePath(path string) (Address, error) {
 	if path == "" {
-		return Address{}, errors.New("no path behind unix:")
+		return Address{}, errors.New("unix: has no path behind it")
 	}
 	return Address{Path: path}, nil
 }

@@ -38,7 +38,7 @@ func TestParse(t *testing.T) {
 		{"127.0.0.1:0", `error: port "0": want 1 to 65535`, false},
 		{"127.0.0.1:65536", `error: port "65536": want 1 to 65535`, false},
 		{"127.0.0.1:http", `error: port "http": want 1 to 65535`, false},
-		{"unix:", "error: no path behind unix:", false},
+		{"unix:", "error: unix: has no path behind it", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.in, func(t *testing.T) {

@@ -19,17 +19,20 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/laminafs/lamina/internal/uniontest"
+	"github.com/laminafs/lamina/internal/uniontest/leak"
 )
 
 // limit is how long a test waits for what happens at once.
 const limit = 60 * time.Second
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if programs != "" {
-		_ = os.RemoveAll(programs)
-	}
-	os.Exit(code)
+	os.Exit(leak.Run(func() int {
+		code := m.Run()
+		if programs != "" {
+			_ = os.RemoveAll(programs)
+		}
+		return code
+	}))
 }
 
 var programs string // the directory of the programs that build has made

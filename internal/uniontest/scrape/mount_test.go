@@ -211,12 +211,14 @@ func TestStoppedServer(t *testing.T) {
 	if err := unix.Kill(m.Pid(), unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	v, _, err := read(address)
-	if e := unix.Kill(m.Pid(), unix.SIGCONT); e != nil {
-		t.Fatal(e)
-	}
-	if up, ok := v["laminafs_up"]; err != nil || !ok || up != 0 {
-		t.Errorf("while it is stopped: %v, %v", v, err)
+	defer func() { _ = unix.Kill(m.Pid(), unix.SIGCONT) }() // it may be there already
+	eventually(t, "it is told of", func() bool {            // all its threads have stopped
+		v, _, err := read(address)
+		up, ok := v["laminafs_up"]
+		return err == nil && ok && up == 0
+	})
+	if err := unix.Kill(m.Pid(), unix.SIGCONT); err != nil {
+		t.Fatal(err)
 	}
 	if v := scrape(t, address); v["laminafs_up"] != 1 {
 		t.Error("it does not come back")

@@ -61,6 +61,9 @@ type Config struct {
 	// WritebackCache lets the kernel collect small writes. It costs a request after every close and is off.
 	WritebackCache bool
 
+	// SingleThreaded says that requests are handled one at a time: none may wait for another.
+	SingleThreaded bool
+
 	// Passthrough lets the kernel read and write files by itself, where it can: a file is then opened by request.
 	Passthrough bool
 

@@ -411,15 +411,20 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 
 // Lseek finds data and holes; other positions are the kernel's business.
 //
-// With a writeback cache what was written may be known to the kernel only, which asks all the same (fuse_lseek in
-// fs/fuse/file.c). ENOSYS makes it answer by itself: all is data.
+// What was written through a mapping may be known to the kernel only, which asks all the same (fuse_lseek in
+// fs/fuse/file.c). So it is made to let go of the file's pages first, and thereby to write those: a request that somebody
+// else answers meanwhile. Where nobody else does, and with a writeback cache, which has more to write than mappings,
+// ENOSYS makes it answer by itself: all is data.
 func (fs *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	if fs.cfg.WritebackCache {
+	if fs.cfg.WritebackCache || fs.cfg.SingleThreaded {
 		return fuse.ENOSYS
 	}
 	n := fs.nodes.get(in.NodeId)
 	if n == nil {
 		return fs.status("lseek", unix.ESTALE)
+	}
+	if fs.upper != nil {
+		_ = fs.kernel.InvalInode(n.id, 0, 0) // ENOENT: nobody has it mapped
 	}
 	d, err := fs.openData(n, unix.O_RDONLY)
 	if err != nil {

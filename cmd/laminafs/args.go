@@ -81,7 +81,8 @@ func parseArgs(args []string) (*command, error) {
 	if opts.Mount.FSName == "" {
 		opts.Mount.FSName = source
 	}
-	opts.Mount.SingleThreaded = opts.Mount.SingleThreaded || *single
+	opts.Union.SingleThreaded = opts.Union.SingleThreaded || *single
+	opts.Mount.SingleThreaded = opts.Union.SingleThreaded
 	opts.Debug = opts.Debug || *debug
 	cmd.foreground = cmd.foreground || opts.Debug
 	return cmd, nil

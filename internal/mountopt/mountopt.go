@@ -333,7 +333,11 @@ var options = map[string]option{
 		o.Mount.Passthrough = o.Union.Passthrough
 		return err
 	},
-	"threaded": func(o *Options, v string, has bool) error { return invert(&o.Mount.SingleThreaded, v, has) },
+	"threaded": func(o *Options, v string, has bool) error {
+		err := invert(&o.Union.SingleThreaded, v, has)
+		o.Mount.SingleThreaded = o.Union.SingleThreaded
+		return err
+	},
 
 	"context":     label("context"),
 	"fscontext":   label("fscontext"),

@@ -135,6 +135,7 @@ func TestUnionOptions(t *testing.T) {
 		{"timeout=1000000000", unionfs.Config{}},
 		{"timeout=inf", unionfs.Config{}},
 		{"writeback", unionfs.Config{WritebackCache: true}},
+		{"threaded=0", unionfs.Config{SingleThreaded: true}},
 		{"writeback=0", unionfs.Config{}},
 		{"passthrough", unionfs.Config{Passthrough: true}},
 		{"noatime", unionfs.Config{NoAtime: true}},

@@ -23,7 +23,7 @@ func TestOptions(t *testing.T) {
 	plan, fsx := Plan{Workers: 3, Phases: 2, Steps: 300}, FsxPlan{Steps: 300, Remount: true, Append: true}
 	if os.Getenv("LAMINA_LONG") != "" {
 		opts = append(opts, "xattr_permissions=1,writeback,redirect_dir=off", "xattr_permissions=2,whiteout=overlay,writeback,redirect_dir=on",
-			"threaded=0,writeback", "volatile,whiteout=overlay", "passthrough,redirect_dir=on")
+			"threaded=0,writeback", "volatile,whiteout=overlay", "passthrough,redirect_dir=on", "timeout=0,redirect_dir=on")
 		runs, plan.Steps, fsx.Steps = 10, 2500, 5000
 	}
 	first := envInt(t, "LAMINA_SEED", 1)

@@ -216,3 +216,26 @@ func TestFiguresAreBounded(t *testing.T) {
 		t.Errorf("%d opcodes in %d bytes, %v", len(got.Opcodes), len(text), err)
 	}
 }
+
+// Of what comes often a part is timed, and all of it is known to be in flight.
+func TestOneInFourIsTimed(t *testing.T) {
+	r, _ := newFixed()
+	r.figures(true)
+	const n = timedFirst + 400
+	for range n {
+		s := r.begin(opRead)
+		if got := r.timing.Load().inFlight.Load(); got != 1 {
+			t.Fatalf("%d in flight", got)
+		}
+		r.end(s, fuse.OK)
+	}
+	f, _ := r.figures(false)
+	o := opcodes(f)["READ"]
+	var timed uint64
+	for _, b := range o.Latency.Buckets {
+		timed += b
+	}
+	if o.Count != n || timed != timedFirst+400/timedOneIn || f.InFlight != 0 {
+		t.Errorf("%d requests, %d timed, %d in flight", o.Count, timed, f.InFlight)
+	}
+}

@@ -114,11 +114,11 @@ func newCarrier(fd int, fs *requests, o *Options, opts *fuse.MountOptions) (carr
 		if uringEnabled() {
 			return newUring(fd, fs, opts, false)
 		}
-		return newGofuse(fd, fs, opts)
-	case Gofuse:
-		return newGofuse(fd, fs, opts)
+		return newLoop(fd, fs, opts)
 	case Loop:
 		return newLoop(fd, fs, opts)
+	case Gofuse:
+		return newGofuse(fd, fs, opts)
 	case Uring:
 		return newUring(fd, fs, opts, true)
 	}

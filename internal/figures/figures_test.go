@@ -79,16 +79,28 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// dial connects to a socket whose path may be longer than an address.
+func dial(t *testing.T, path string) net.Conn {
+	t.Helper()
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	c, err := net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // A client that asks for nothing, or does not listen, holds up others for no longer than patience.
 func TestRudeClients(t *testing.T) {
 	m := sample()
 	m.Mountpoint = strings.Repeat("x", 1<<20) // more than a socket holds
 	path := listen(t, func(bool) *Mount { return m })
 	for _, ask := range []string{"", "c"} {
-		c, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := dial(t, path)
 		defer c.Close()
 		if _, err := c.Write([]byte(ask)); err != nil {
 			t.Fatal(err)

@@ -172,7 +172,10 @@ func (c *processConfig) become(parent conn, r root, initNS bool) error {
 			return staged("limits", fmt.Errorf("%s: %w", l.Name, err))
 		}
 	}
-	// What our caller blocks comes all the way to here; what he ignores the Go runtime has taken, and execve(2) resets.
+	// What our caller blocks comes all the way to here, and what he ignores where the Go runtime has not taken it.
+	if err := sys.ResetIgnored(); err != nil {
+		return staged("signal actions", err)
+	}
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
 		return staged("signal mask", err)
 	}

@@ -54,8 +54,9 @@ const (
 	codeCopyFile    = 47
 	codeTmpfile     = 51
 	codeStatx       = 52
+	codeCopyFile64  = 53 // answered ENOSYS: the kernel then asks by codeCopyFile
 
-	codeCount = 53
+	codeCount = 54
 )
 
 const (
@@ -103,6 +104,7 @@ var inSizes = [codeCount]int{
 	codeRename2:     sys.SizeOf[fuse.RenameIn](),
 	codeLseek:       sys.SizeOf[fuse.LseekIn](),
 	codeCopyFile:    sys.SizeOf[fuse.CopyFileRangeIn](),
+	codeCopyFile64:  sys.SizeOf[fuse.CopyFileRangeIn](),
 	codeTmpfile:     sys.SizeOf[fuse.CreateIn](),
 	codeStatx:       sys.SizeOf[fuse.StatxIn](),
 }

@@ -96,6 +96,8 @@ var meant = []struct{ pattern, to string }{
 	// HOME is the business of who resolves the user's name.
 	{`(?m)^HOME=.*\n`, ""},
 	{`(?m)^SigQ:.*\n`, ""},
+	// What the caller ignores, the command of runc ignores too.
+	{`(?m)^SigIgn:.*\n`, ""},
 }
 
 func comparable(out, root string) string {

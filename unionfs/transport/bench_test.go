@@ -13,6 +13,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/uniontest/leak"
 )
 
 // numberfs is a directory with a file for every number, each a gigabyte of zeros, and none of other names. What the
@@ -65,7 +67,7 @@ func TestMain(m *testing.M) {
 		client(job)
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Run(m.Run))
 }
 
 // client does what a benchmark measures, and prints the processor time it took, in nanoseconds.

@@ -44,6 +44,7 @@ test: setup lint ## Everything that fits in 20 minutes
 	$(TEST) -tags faults ./internal/fault ./copyup
 	$(TEST) -tags faults -run TestCrash ./runtime/image
 	$(TEST) -p 1 -timeout 20m ./...
+	@bash scripts/test-transports.sh $(TEST)
 
 .PHONY: test-unit
 test-unit: ## Tests that need no privilege and no mount
@@ -68,6 +69,7 @@ test-vm: ## The cgroup tests on cgroup v2 with systemd, in a virtual machine, as
 test-long: setup lint ## Everything, with the long runs: hours
 	$(TEST) -race -tags faults ./internal/fault ./copyup ./runtime/image
 	LAMINA_LONG=1 LAMINA_RACE=1 $(TEST) -race -p 1 -timeout 6h ./...
+	@LAMINA_LONG=1 bash scripts/test-transports.sh $(TEST) -timeout 6h
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (1m) each

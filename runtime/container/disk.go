@@ -163,7 +163,11 @@ func (p process) open() (int, error) {
 }
 
 // kill kills the process, if it is still there, and waits until it is gone.
-func (p process) kill() error {
+func (p process) kill() error { return p.end(0) }
+
+// end waits until the process is gone, which it is about to be by itself, and kills it when that takes longer than
+// patience, in milliseconds.
+func (p process) end(patience int) error {
 	fd, err := p.open()
 	if err == unix.ESRCH {
 		return nil
@@ -172,6 +176,9 @@ func (p process) kill() error {
 		return fmt.Errorf("process %d: %w", p.Pid, err)
 	}
 	defer unix.Close(fd)
+	if waitPidfd(fd, patience) == nil {
+		return nil
+	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("kill process %d: %w", p.Pid, err)
 	}

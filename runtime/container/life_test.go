@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -402,6 +403,53 @@ func TestKilledMonitor(t *testing.T) {
 	b.must("start", keep)
 	if out, errs, code := b.exec(keep, "cat", "/kept"); out != "x\n" || code != 0 {
 		t.Errorf("%q %q, exit %d", out, errs, code)
+	}
+}
+
+// TestUnionEndsBehindKilledMonitor: whoever cleans up after a monitor lets the server of its union end by itself, however
+// slow it is, so that what it told of the mount does not lie there until the next mount.
+func TestUnionEndsBehindKilledMonitor(t *testing.T) {
+	b := newBox(t)
+	id := b.start(words("sleep", "1000"))
+	st, err := readState(filepath.Join(b.root, "containers", id))
+	if err != nil || st.Monitor.Pid == 0 || st.Laminafs.Pid == 0 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	signal := func(pid int, s unix.Signal) {
+		if err := unix.Kill(pid, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal(st.Laminafs.Pid, unix.SIGSTOP)
+	signal(st.Monitor.Pid, unix.SIGKILL)
+	type result struct {
+		errs string
+		code int
+	}
+	ended := make(chan result, 1)
+	go func() {
+		_, errs, code := b.try("rm", id)
+		ended <- result{errs, code}
+	}()
+	var r result
+	select {
+	case r = <-ended: // it has killed the server
+	case <-time.After(500 * time.Millisecond):
+		signal(st.Laminafs.Pid, unix.SIGCONT)
+		r = <-ended
+	}
+	if r.code != 0 {
+		t.Fatalf("rm: exit %d: %s", r.code, r.errs)
+	}
+	b.sound(r.errs, false)
+	dirs, err := filepath.Glob("/run/laminafs/*/pid") // root's; the others' is in the root's run
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range dirs {
+		if text, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(text)) == strconv.Itoa(st.Laminafs.Pid) {
+			t.Errorf("%s is left", filepath.Dir(path))
+		}
 	}
 }
 

@@ -88,6 +88,9 @@ func lockMonitor(dir string) (*os.File, error) {
 }
 
 // killLeft kills what a dead monitor has left running. Preconditions: monitor.lock is held.
+//
+// The union's mount has gone with the last process that saw it, so its server is ending: it is let end, to take away
+// what it told of the mount.
 func killLeft(id, dir string) error {
 	st, err := readState(dir)
 	if err != nil {
@@ -96,7 +99,7 @@ func killLeft(id, dir string) error {
 	if st.Boot != bootID() {
 		return nil // nothing outlives the machine
 	}
-	return errors.Join(st.Init.kill(), killGroup(id, st.Cgroup), st.Laminafs.kill())
+	return errors.Join(st.Init.kill(), killGroup(id, st.Cgroup), st.Laminafs.end(reapPatience))
 }
 
 // reap cleans up after all monitors and commands that died.

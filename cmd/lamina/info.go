@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/beside"
 	"github.com/laminafs/lamina/runtime/cgroup"
 	"github.com/laminafs/lamina/runtime/container"
 	"github.com/laminafs/lamina/runtime/idmap"
@@ -58,7 +58,7 @@ func (a *app) info(cmd *cobra.Command) (*hostInfo, error) {
 	info.Driver, info.DockerRootDir, info.ServerVersion, info.Debug = image.Driver, root, version(), a.debug
 	info.CgroupDriver, info.CgroupVersion = info.Cgroup.Driver, info.Cgroup.Version
 	info.LoggingDriver, info.DefaultRuntime = "json-file", "lamina"
-	info.Laminafs, err = laminafsPath()
+	info.Laminafs, err = beside.Find("laminafs", "lamina")
 	if err != nil {
 		info.Missing = append(info.Missing, err.Error())
 	}
@@ -128,23 +128,6 @@ func (a *app) countObjects(cmd *cobra.Command, i *hostInfo) error {
 	all, err := images.List(image.ListOptions{All: true})
 	i.Images = len(all)
 	return err
-}
-
-// laminafsPath finds the program that mounts where monitors find it: beside this one, then in $PATH.
-func laminafsPath() (string, error) {
-	if exe, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(exe), "laminafs")
-		if unix.Access(beside, unix.X_OK) == nil {
-			return beside, nil
-		}
-	}
-	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-		path := filepath.Join(dir, "laminafs")
-		if unix.Access(path, unix.X_OK) == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("laminafs was not found; it belongs beside the lamina executable, or in a directory of $PATH")
 }
 
 // fuseUsable says what keeps laminafs from mounting.

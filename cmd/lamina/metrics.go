@@ -1,15 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/beside"
 	"github.com/laminafs/lamina/internal/endpoint"
 )
 
@@ -41,7 +39,7 @@ func (a *app) metrics(listen string) error {
 	if !address.Local() {
 		a.warn([]string{"--listen " + listen + ": whoever reaches this machine can read the metrics"})
 	}
-	bin, err := findMetrics()
+	bin, err := beside.Find(metricsProgram, "lamina")
 	if err != nil {
 		return err
 	}
@@ -52,19 +50,4 @@ func (a *app) metrics(listen string) error {
 	argv := []string{metricsProgram, "--root=" + root, "--runroot=" + a.runDir, "--listen=" + address.String()}
 	err = unix.Exec(bin, argv, os.Environ())
 	return fmt.Errorf("execute %s: %w", bin, err)
-}
-
-// findMetrics finds the program beside our own, or in $PATH.
-func findMetrics() (string, error) {
-	if exe, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(exe), metricsProgram)
-		if unix.Access(beside, unix.X_OK) == nil {
-			return beside, nil
-		}
-	}
-	path, err := exec.LookPath(metricsProgram)
-	if err != nil {
-		return "", errors.New(metricsProgram + " not found: it belongs beside the lamina executable, or in a folder of $PATH")
-	}
-	return path, nil
 }

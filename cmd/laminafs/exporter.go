@@ -6,11 +6,11 @@ import (
 	"log"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/beside"
 	"github.com/laminafs/lamina/internal/endpoint"
 	"github.com/laminafs/lamina/internal/figures"
 )
@@ -46,7 +46,7 @@ func startExporter(a endpoint.Address) (e *exporter, err error) {
 	if a, err = a.Abs(); err != nil {
 		return nil, err
 	}
-	bin, err := findExporter()
+	bin, err := beside.Find(exporterName, "laminafs")
 	if err != nil {
 		return nil, err
 	}
@@ -78,21 +78,6 @@ func startExporter(a endpoint.Address) (e *exporter, err error) {
 		return nil, err
 	}
 	return e, nil
-}
-
-// findExporter finds the program beside our own, or in $PATH.
-func findExporter() (string, error) {
-	if exe, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(exe), exporterName)
-		if unix.Access(beside, unix.X_OK) == nil {
-			return beside, nil
-		}
-	}
-	path, err := exec.LookPath(exporterName)
-	if err != nil {
-		return "", errors.New(exporterName + " not found: it belongs beside the laminafs executable, or in a folder of $PATH")
-	}
-	return filepath.Abs(path)
 }
 
 // listens waits for the line that says so.

@@ -1,47 +1,22 @@
 package container
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/laminafs/lamina/internal/beside"
 	"github.com/laminafs/lamina/runtime/idmap"
 	"github.com/laminafs/lamina/runtime/image"
 )
-
-// beside is a program in the folder of our own, "" where it is not there.
-func beside(name string) string {
-	exe, err := os.Executable()
-	if err != nil {
-		return ""
-	}
-	path := filepath.Join(filepath.Dir(exe), name)
-	if unix.Access(path, unix.X_OK) != nil {
-		return ""
-	}
-	return path
-}
 
 // laminafs finds the program that mounts.
 func (s *Store) laminafs() (string, error) {
 	if s.o.Laminafs != "" {
 		return s.o.Laminafs, nil
 	}
-	if path := beside("laminafs"); path != "" {
-		return path, nil
-	}
-	path, err := exec.LookPath("laminafs")
-	if err != nil {
-		return "", errors.New("laminafs not found: it belongs beside the lamina executable, or in a folder of $PATH")
-	}
-	return path, nil
+	return beside.Find("laminafs", "lamina")
 }
 
 // unionOptions is what -o gets. An owner in the store is shown as what the container's user namespace makes of it: ID

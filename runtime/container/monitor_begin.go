@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/laminafs/lamina/internal/beside"
 	"github.com/laminafs/lamina/runtime/cgroup"
 	"github.com/laminafs/lamina/runtime/sandbox"
 )
@@ -123,7 +124,7 @@ func (r *run) undo() {
 // the time to begin. It is opened once, so that an exec finds the same one when another version is installed meanwhile.
 func (m *monitor) init() string {
 	m.initOnce.Do(func() {
-		if path := beside("lamina-init"); path != "" {
+		if path := beside.Path("lamina-init"); path != "" {
 			if fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
 				m.initPath = "/proc/self/fd/" + strconv.Itoa(fd) // for the life of this process
 			}

@@ -1,9 +1,7 @@
 package crash
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -16,11 +14,6 @@ type errand struct {
 	Options string
 	Crashes int // at random; the others are chosen by long
 }
-
-const (
-	errandEnv  = "LAMINA_CRASH_ERRAND"
-	errandDone = "the errand was run"
-)
 
 // TestIdentities kills the servers of those who are not root of the machine, and of mounts that keep owners in
 // attributes: at some of the fault points in some of the scenarios, and at random. LAMINA_LONG asks for all of them.
@@ -66,35 +59,16 @@ func (e errand) run(t *testing.T) {
 
 func (e errand) send(t *testing.T, who uniontest.Identity) {
 	t.Helper()
-	raw, err := json.Marshal(e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := uniontest.As(t, who).Exec(uniontest.Command{
-		Argv: []string{"/proc/self/exe", "-test.timeout=6h", "-test.run=^TestErrand$"},
-		Env:  []string{errandEnv + "=" + string(raw), "LAMINAFS=" + binary},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Code != 0 || !strings.Contains(r.Stdout, errandDone) {
-		t.Errorf("as %s: status %d\n%s%s", who, r.Code, r.Stdout, r.Stderr)
-	}
+	uniontest.SendErrand(t, uniontest.As(t, who), e, []string{"LAMINAFS=" + binary}, "-test.timeout=6h")
 }
 
 // TestErrand is the part of another test that is run as somebody else.
 func TestErrand(t *testing.T) {
-	raw := os.Getenv(errandEnv)
-	if raw == "" {
-		t.Skip("run by other tests")
-	}
 	var e errand
-	if err := json.Unmarshal([]byte(raw), &e); err != nil {
-		t.Fatal(err)
-	}
+	uniontest.TakeErrand(t, &e)
 	e.run(t)
 	if !t.Failed() {
-		fmt.Println(errandDone)
+		uniontest.ErrandDone()
 	}
 }
 

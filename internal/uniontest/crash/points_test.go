@@ -63,7 +63,7 @@ var build = sync.OnceValue(func() error {
 
 func needServer(t *testing.T) {
 	t.Helper()
-	if os.Getenv(errandEnv) != "" {
+	if uniontest.OnErrand() {
 		return // the server is built, and whoever runs the errand is who it is about
 	}
 	uniontest.NeedRoot(t)

@@ -1,10 +1,8 @@
 package model
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/laminafs/lamina/internal/uniontest"
@@ -44,11 +42,6 @@ type errand struct {
 	Fsx    FsxPlan
 }
 
-const (
-	errandEnv  = "LAMINA_MODEL_ERRAND"
-	errandDone = "the errand was run"
-)
-
 // TestIdentities is TestRandom and TestFsx as those who are not root of the machine.
 func TestIdentities(t *testing.T) {
 	uniontest.NeedRoot(t)
@@ -81,36 +74,18 @@ func TestIdentities(t *testing.T) {
 
 func (e errand) send(t *testing.T, who uniontest.Identity) {
 	t.Helper()
-	raw, err := json.Marshal(e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := uniontest.As(t, who).Exec(uniontest.Command{
-		Argv: []string{"/proc/self/exe", "-test.run=^TestErrand$"},
-		Env:  []string{errandEnv + "=" + string(raw), "LAMINAFS=" + uniontest.Binary(t), failuresEnv + "=/tmp/lamina-model-failures"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Code != 0 || !strings.Contains(r.Stdout, errandDone) {
-		t.Errorf("as %s: status %d\n%s%s", who, r.Code, r.Stdout, r.Stderr)
-	}
+	env := []string{"LAMINAFS=" + uniontest.Binary(t), failuresEnv + "=/tmp/lamina-model-failures"}
+	uniontest.SendErrand(t, uniontest.As(t, who), e, env)
 }
 
 // TestErrand is the part of another test that is run as somebody else.
 func TestErrand(t *testing.T) {
-	raw := os.Getenv(errandEnv)
-	if raw == "" {
-		t.Skip("run by other tests")
-	}
 	var e errand
-	if err := json.Unmarshal([]byte(raw), &e); err != nil {
-		t.Fatal(err)
-	}
+	uniontest.TakeErrand(t, &e)
 	if !t.Run("random", func(t *testing.T) { Run(t, e.Target, e.Plan) }) {
 		return
 	}
 	if t.Run("fsx", func(t *testing.T) { Fsx(t, e.Target, e.Fsx) }) {
-		fmt.Println(errandDone)
+		uniontest.ErrandDone()
 	}
 }

@@ -1,12 +1,9 @@
 package posix_test
 
 import (
-	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -131,8 +128,6 @@ type errand struct {
 	Place posix.Place
 }
 
-const errandEnv = "LAMINA_POSIX_ERRAND"
-
 // do lays the cases out or runs them, in this process or as the helper.
 func do(t *testing.T, h *uniontest.Helper, what string, p posix.Place) {
 	t.Helper()
@@ -140,51 +135,27 @@ func do(t *testing.T, h *uniontest.Helper, what string, p posix.Place) {
 		errand{what, p}.run(t)
 		return
 	}
-	e, err := json.Marshal(errand{what, p})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := h.Exec(uniontest.Command{
-		Argv: []string{"/proc/self/exe", "-test.run=^TestErrand$"},
-		Env:  []string{errandEnv + "=" + string(e)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Code != 0 {
-		t.Errorf("%s, as another:\n%s%s", what, r.Stdout, r.Stderr)
-	}
-	if what == "run" && !strings.Contains(r.Stdout, errandDone) {
-		t.Errorf("the cases were not run:\n%s%s", r.Stdout, r.Stderr)
-	}
+	uniontest.SendErrand(t, h, errand{what, p}, nil)
 }
-
-// errandDone is printed once most of the cases have run: tests that are all skipped look like success otherwise.
-const errandDone = "the cases were run"
 
 func (e errand) run(t *testing.T) {
 	t.Helper()
 	if e.What == "lay" {
 		posix.Lay(t, e.Place)
+		uniontest.ErrandDone()
 		return
 	}
 	if ran := posix.RunAt(t, e.Place); ran < len(posix.Cases)/2 {
 		t.Errorf("only %d of %d cases could be run", ran, len(posix.Cases))
-	} else if os.Getenv(errandEnv) != "" {
-		fmt.Println(errandDone)
+	} else {
+		uniontest.ErrandDone()
 	}
 }
 
 // TestErrand is the part of another test that is run as somebody else.
 func TestErrand(t *testing.T) {
-	raw := os.Getenv(errandEnv)
-	if raw == "" {
-		t.Skip("run by other tests")
-	}
 	var e errand
-	if err := json.Unmarshal([]byte(raw), &e); err != nil {
-		t.Fatal(err)
-	}
+	uniontest.TakeErrand(t, &e)
 	e.run(t)
 }
 

@@ -3,28 +3,14 @@ package unionfs
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/laminafs/lamina/internal/figures"
 )
 
-// Stats tells what the union holds in memory, and what it has done. What only grows is named in the plural.
-type Stats struct {
-	Nodes       int // nodeids the kernel knows, the root included
-	Descriptors int // open on directories and files of layers, beside one for each layer
-
-	IndexedNames int64 // in the indexes that are in memory
-
-	IndexHits, IndexMisses uint64 // uses of a directory's index that was there, or had to be made
-
-	CopyUps        uint64
-	CopyUpFailures uint64
-	CopyUpBytes    uint64 // written; holes and what the filesystem shares are not
-	CopyUpSeconds  float64
-	Whiteouts      uint64 // made
-}
-
 // Stats returns the current figures. It waits for no request: the locks it takes are held over no system call.
-func (fs *FS) Stats() Stats {
+func (fs *FS) Stats() figures.Union {
 	c := &fs.counts
-	return Stats{
+	return figures.Union{
 		Nodes: fs.nodes.count(), Descriptors: fs.fds.count(),
 		IndexedNames: c.indexed.Load(), IndexHits: c.indexHits.Load(), IndexMisses: c.indexMisses.Load(),
 		CopyUps: c.copyUps.Load(), CopyUpFailures: c.copyUpFailures.Load(), CopyUpBytes: c.copyUpBytes.Load(),

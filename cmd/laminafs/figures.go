@@ -54,7 +54,7 @@ func (t *teller) snapshot(timed bool) *figures.Mount {
 	f := &figures.Mount{
 		PID: os.Getpid(), Started: seconds(t.started), Mountpoint: t.m.Target,
 		Version: moduleVersion(), GoVersion: goruntime.Version(),
-		Modes: t.modes(), Union: figures.Union(t.fs.Stats()), Process: process(),
+		Modes: t.modes(), Union: t.fs.Stats(), Process: process(),
 	}
 	var since time.Time
 	f.Requests, since = t.s.Figures(timed)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/laminafs/lamina/internal/figures"
 	"github.com/laminafs/lamina/unionfs"
 	"github.com/laminafs/lamina/unionfs/transport"
 	"golang.org/x/sys/unix"
@@ -74,7 +75,7 @@ func serveAndForget(t *testing.T, dir string, redirect bool) {
 		}
 	}()
 	sh(t, at("m"), workload)
-	unused := unionfs.Stats{Nodes: 1}
+	unused := figures.Union{Nodes: 1}
 	eventually(t, "all nodes but the root are forgotten", func() bool {
 		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
 			t.Fatal(err)
@@ -87,9 +88,9 @@ func serveAndForget(t *testing.T, dir string, redirect bool) {
 }
 
 // held is what the union holds in memory. The index of the root stays.
-func held(fs *unionfs.FS) unionfs.Stats {
+func held(fs *unionfs.FS) figures.Union {
 	s := fs.Stats()
-	return unionfs.Stats{Nodes: s.Nodes, Descriptors: s.Descriptors}
+	return figures.Union{Nodes: s.Nodes, Descriptors: s.Descriptors}
 }
 
 // sh runs a script in a process of its own: this one serves the mount.

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/internal/sys"
@@ -66,7 +67,7 @@ type mounted struct {
 	gone atomic.Int32 // how often it was said that the mount is gone
 }
 
-// mount mounts a memfs, and unmounts it at the end of the test if it is still there.
+// mount mounts a memfs for the time of the test.
 func mount(t *testing.T, o Options) *mounted {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil {
@@ -80,8 +81,16 @@ func mount(t *testing.T, o Options) *mounted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &mounted{m: m, fs: newMemfs(), dir: m.Target, log: &logged{}}
-	if x.Server, err = m.Serve(x.fs, log.New(x.log, "", 0), false, func() { x.gone.Add(1) }); err != nil {
+	mem := newMemfs()
+	return serve(t, m, mem, mem)
+}
+
+// serve serves a mount by fs, which is mem or has it inside, and unmounts it at the end of the test if it is still there.
+func serve(t *testing.T, m *Mount, fs fuse.RawFileSystem, mem *memfs) *mounted {
+	t.Helper()
+	x := &mounted{m: m, fs: mem, dir: m.Target, log: &logged{}}
+	var err error
+	if x.Server, err = m.Serve(fs, log.New(x.log, "", 0), false, func() { x.gone.Add(1) }); err != nil {
 		_ = m.Unmount(true)
 		t.Fatal(err)
 	}

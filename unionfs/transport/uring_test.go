@@ -84,19 +84,7 @@ func overUring(t *testing.T) (*mounted, *slowfs) {
 		t.Skipf("needs to mount: %v", err)
 	}
 	fs := &slowfs{memfs: newMemfs(), notifier: m.Notifier(), began: make(chan string, 1000)}
-	x := &mounted{m: m, fs: fs.memfs, dir: m.Target, log: &logged{}}
-	if x.Server, err = m.Serve(fs, log.New(x.log, "", 0), false, func() { x.gone.Add(1) }); err != nil {
-		_ = m.Unmount(true)
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, ours, _ := mountedOn(x.dir); ours {
-			if err := x.m.Unmount(true); err != nil {
-				t.Error(err)
-			}
-		}
-		x.waitEnd(t)
-	})
+	x := serve(t, m, fs, fs.memfs)
 	if name := x.Info().Transport; name != Uring {
 		if strings.Contains(x.log.String(), "does not offer") || strings.Contains(x.log.String(), "io_uring_setup") {
 			t.Skipf("needs io_uring: %s", x.log)

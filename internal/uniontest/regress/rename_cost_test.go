@@ -2,7 +2,6 @@ package regress
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -28,6 +27,18 @@ var callName = regexp.MustCompile(`^(?:\d+ +)?([a-z0-9_]+)\(`)
 // calls counts what the server calls while f runs, by system call.
 func calls(t *testing.T, m *uniontest.Mount, trace string, f func()) map[string]int {
 	t.Helper()
+	n := map[string]int{}
+	for line := range strings.Lines(traced(t, m, trace, f)) {
+		if name := callName.FindStringSubmatch(line); name != nil {
+			n[name[1]]++
+		}
+	}
+	return n
+}
+
+// traced is what strace(1) writes of the server's system calls while f runs, which may end the server.
+func traced(t *testing.T, m *uniontest.Mount, trace string, f func()) string {
+	t.Helper()
 	out := filepath.Join(t.TempDir(), "calls")
 	cmd := exec.Command("strace", "-f", "-e", trace, "-o", out, "-p", strconv.Itoa(m.Pid()))
 	says, err := cmd.StderrPipe()
@@ -43,21 +54,15 @@ func calls(t *testing.T, m *uniontest.Mount, trace string, f func()) map[string]
 	drained := make(chan struct{})
 	go func() { // with many threads it has more to say
 		defer close(drained)
-		_, _ = io.Copy(new(bytes.Buffer), said)
+		_, _ = io.Copy(io.Discard, said)
 	}()
 	f()
-	must(t, cmd.Process.Signal(os.Interrupt)) // it lets go of the server
+	_ = cmd.Process.Signal(os.Interrupt) // it lets go of the server, if that has not ended
 	<-drained
 	_ = cmd.Wait() // ended by the signal
 	b, err := os.ReadFile(out)
 	must(t, err)
-	n := map[string]int{}
-	for line := range strings.Lines(string(b)) {
-		if name := callName.FindStringSubmatch(line); name != nil {
-			n[name[1]]++
-		}
-	}
-	return n
+	return string(b)
 }
 
 // requestsOf counts the requests that the mount has had, by opcode. What the kernel forgets it forgets when it likes.

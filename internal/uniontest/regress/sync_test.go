@@ -1,12 +1,7 @@
 package regress
 
 import (
-	"bufio"
-	"bytes"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -16,31 +11,12 @@ import (
 // syncs counts the calls by which the server waits for the disk while f runs and the mount ends.
 func syncs(t *testing.T, m *uniontest.Mount, f func()) int {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "calls")
-	cmd := exec.Command("strace", "-f", "-e", "trace=fsync,fdatasync,sync_file_range,syncfs,sync,msync", "-o", out, "-p", strconv.Itoa(m.Pid()))
-	says, err := cmd.StderrPipe()
-	must(t, err)
-	if err := cmd.Start(); err != nil {
-		t.Skipf("needs strace: %v", err)
-	}
-	said := bufio.NewReader(says)
-	if line, err := said.ReadString('\n'); err != nil || !strings.Contains(line, "attached") {
-		_ = cmd.Wait()
-		t.Skipf("needs a strace that may trace: %s %v", line, err)
-	}
-	drained := make(chan struct{})
-	go func() { // with many threads it has more to say
-		defer close(drained)
-		_, _ = said.WriteTo(new(bytes.Buffer))
-	}()
-	f()
-	m.Unmount()
-	<-drained
-	must(t, cmd.Wait())
-	calls, err := os.ReadFile(out)
-	must(t, err)
+	trace := traced(t, m, "trace=fsync,fdatasync,sync_file_range,syncfs,sync,msync", func() {
+		f()
+		m.Unmount()
+	})
 	n := 0
-	for line := range strings.Lines(string(calls)) {
+	for line := range strings.Lines(trace) {
 		if strings.Contains(line, "sync") && strings.Contains(line, "(") && !strings.Contains(line, "resumed") {
 			n++
 		}

@@ -65,8 +65,11 @@ const (
 	internalPrefix = ".wh..wh."
 )
 
-// MaxName is the longest name, in bytes, for which a WH whiteout can be made: NAME_MAX less the prefix.
-const MaxName = 255 - len(Prefix)
+// nameMax is the longest name, in bytes (NAME_MAX).
+const nameMax = 255
+
+// MaxName is the longest name, in bytes, for which a WH whiteout can be made.
+const MaxName = nameMax - len(Prefix)
 
 // Kind is what a directory entry's name says it is.
 type Kind int

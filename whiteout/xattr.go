@@ -119,7 +119,7 @@ func ReadMarks(dir sys.At, names []string) (Marks, error) {
 var ErrBadRedirect = fmt.Errorf("names no place in a layer: %w", unix.EIO)
 
 // ParseRedirect checks the value of a redirect attribute, which comes from an untrusted layer: an absolute path or
-// one name, no empty component, no "." or "..". Errors: ErrBadRedirect.
+// one name, no empty component, none longer than a name can be, no "." or "..". Errors: ErrBadRedirect.
 func ParseRedirect(v string) (string, error) {
 	bad := fmt.Errorf("redirect %q %w", v, ErrBadRedirect)
 	if v == "" || len(v) > unix.PathMax {
@@ -131,7 +131,7 @@ func ParseRedirect(v string) (string, error) {
 		return "", bad
 	}
 	for _, p := range parts {
-		if !sys.ValidName(p) {
+		if !sys.ValidName(p) || len(p) > nameMax {
 			return "", bad
 		}
 	}

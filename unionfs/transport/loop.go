@@ -41,9 +41,10 @@ type loop struct {
 	dog watchdog
 
 	lostOnce sync.Once
-	surplus  atomic.Int32 // how many readers on duty are to go off duty
-	waiting  atomic.Int32 // how many readers wait for a request
-	crowded  atomic.Bool  // requests come fast
+	surplus  atomic.Int32  // how many readers on duty are to go off duty
+	waiting  atomic.Int32  // how many readers wait for a request
+	crowded  atomic.Bool   // requests come fast
+	callers  atomic.Uint64 // how many times a request came to a reader from another thread than the one before it
 
 	mu      sync.Mutex
 	readers atomic.Pointer[[]*reader] // all there are; replaced under mu
@@ -84,6 +85,7 @@ type reader struct {
 	seen uint64 // the watchdog's own: duty when it looked before
 
 	counted time.Time // the reader's own: when it looked at the clock, every few turns
+	caller  uint32    // the reader's own: the thread that sent the last request
 }
 
 const (
@@ -233,7 +235,12 @@ func (r *reader) serveTurns() bool {
 		if takesLong(in, n) {
 			r.l.relieve(r, turn)
 		}
-		unique := sys.View[fuse.InHeader](in).Unique
+		h := sys.View[fuse.InHeader](in)
+		if h.Pid != r.caller && h.Pid != 0 { // 0 is the kernel itself: FORGET, for instance
+			r.caller = h.Pid
+			r.l.callers.Add(1)
+		}
+		unique := h.Unique
 		size, status, reply := r.w.handle(in, data, r.msg.out(answer))
 		if reply {
 			if errno := r.msg.send(r.l.fd, answer, size, unique, status); errno != 0 {

@@ -82,7 +82,8 @@ func (n *Notifier) Delete(parent, child uint64, name string) fuse.Status {
 	return fuse.Status(unix.ENOTCONN)
 }
 
-// Store puts data into the kernel's cache of a node, at off bytes.
+// Store puts data into the kernel's cache of a node, at off bytes. It is meant for who works beside the requests: within
+// one, others may wait longer than for the rest.
 func (n *Notifier) Store(nodeid uint64, off int64, data []byte) fuse.Status {
 	if c := n.carrier.Load(); c != nil {
 		return n.told(noteStore, c.store(nodeid, off, data))

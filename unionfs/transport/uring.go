@@ -202,7 +202,8 @@ func (u *ringLoop) blocking() {
 	u.loop.blocking()
 }
 
-// The notifications of the loop wait for who may wait for an answer; so does the thread that makes them.
+// The notifications of the loop wait for who may wait for an answer; so does the thread that makes them. What is stored comes
+// from beside the requests, of no such thread.
 
 func (u *ringLoop) invalInode(nodeid uint64, off, length int64) fuse.Status {
 	if off >= 0 {
@@ -219,9 +220,4 @@ func (u *ringLoop) invalEntry(parent uint64, name string) fuse.Status {
 func (u *ringLoop) delete(parent, child uint64, name string) fuse.Status {
 	u.blocking()
 	return u.loop.delete(parent, child, name)
-}
-
-func (u *ringLoop) store(nodeid uint64, off int64, data []byte) fuse.Status {
-	u.blocking()
-	return u.loop.store(nodeid, off, data)
 }

@@ -1,13 +1,17 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // RootfsLayers is the root of a system, as the one layer that an image of it has.
@@ -25,8 +29,8 @@ func (f *Fixtures) RootfsLayers() (*Layers, error) {
 const debianLimit = 10 * time.Minute
 
 // Debian returns a tar file with the root of a minimal Debian system: that which an earlier run has left in cache, or
-// a new one, made by mmdebstrap from this machine's package sources.
-func Debian(cache string) (string, error) {
+// a new one, made by mmdebstrap from this machine's package sources, which ends with ctx.
+func Debian(ctx context.Context, cache string) (string, error) {
 	release := debianRelease()
 	path := filepath.Join(cache, "debian-"+release+".tar")
 	if exists(path) {
@@ -44,8 +48,13 @@ func Debian(cache string) (string, error) {
 		mode = "unshare"
 	}
 	part := strings.TrimSuffix(path, ".tar") + ".part.tar"
-	if err := run("timeout", "-k", "10", limit, mmdebstrap, "--quiet", "--mode="+mode, "--variant=apt", release, part); err != nil {
-		return "", errors.Join(err, os.RemoveAll(part))
+	// timeout(1) is the leader of a process group, so that ^C does not reach it; a SIGTERM it hands on.
+	cmd := exec.CommandContext(ctx, "timeout", "-k", "10", limit, mmdebstrap, "--quiet", "--mode="+mode, "--variant=apt", release, part)
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.WaitDelay = time.Minute
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGTERM}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", errors.Join(fmt.Errorf("mmdebstrap: %w: %s", err, tail(out)), os.RemoveAll(part))
 	}
 	return path, os.Rename(part, path) // whole or not at all
 }

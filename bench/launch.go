@@ -185,10 +185,10 @@ func (e *launchEnv) exec(program string, args ...string) (r result, stderr strin
 	if int(e.caller.UID) != os.Getuid() {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: e.caller.UID, Gid: e.caller.GID}}
 	}
-	// Files: a pipe would be waited for while anybody has it.
+	// Files: a pipe would be waited for while anybody has it. They are where an interrupted run leaves nothing.
 	var files [2]*os.File
 	for i := range files {
-		if files[i], err = os.CreateTemp("", "lamina-bench-"); err != nil {
+		if files[i], err = os.CreateTemp(e.f.Dir, "output-"); err != nil {
 			return r, "", err
 		}
 		defer os.Remove(files[i].Name())

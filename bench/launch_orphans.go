@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,6 +27,28 @@ func adopt() (*orphans, error) {
 		return nil, fmt.Errorf("become the reaper of orphans: %w", err)
 	}
 	return &orphans{stay: map[int]bool{}}, nil
+}
+
+// Adopt makes this process the one that orphans of its children come to. The function that it returns ends them, with all that
+// they have started, and waits for them.
+//
+// Preconditions of that: no other child of this process is wanted any more.
+func Adopt() (end func() error, err error) {
+	o, err := adopt()
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		// Each that dies leaves us its own.
+		err := poll(orphanLimit, func() (bool, error) {
+			pids := childPids()
+			for _, pid := range pids {
+				o.stay[pid] = true
+			}
+			return len(pids) == 0, o.kill()
+		})
+		return errors.Join(err, o.close())
+	}, nil
 }
 
 // reap waits for the orphans. One that does not end in time is not waited for again: podman keeps a process for the

@@ -15,6 +15,8 @@ type Suite struct {
 	Reps      int
 	Fixtures  *Fixtures
 	Progress  Progress
+
+	found findings
 }
 
 // Progress is told how far a run is.
@@ -40,17 +42,15 @@ type row struct {
 	columns []*column
 }
 
-// Run takes all samples and adds them to the report. A system that is not there is skipped; one whose result is wrong
+// Run takes all samples and returns the report of them. A system that is not there is skipped; one whose result is wrong
 // gets no time, and is not asked for that workload again.
 //
 // Errors: the measuring itself failed.
-func (s *Suite) Run(r *report.Report) (err error) {
-	r.Schema, r.Reps, r.Scale = report.Schema, s.Reps, s.Fixtures.Scale
-	var rows []*row
-	began, err := readUse()
-	if err != nil {
-		return err
+func (s *Suite) Run() (_ *report.Report, err error) {
+	if err := s.found.start(s.Reps, s.Fixtures.Scale); err != nil {
+		return nil, err
 	}
+	var rows []*row
 	defer func() {
 		for _, row := range rows {
 			for _, c := range row.columns {
@@ -59,39 +59,43 @@ func (s *Suite) Run(r *report.Report) (err error) {
 				}
 			}
 		}
-		err = errors.Join(err, s.Fixtures.Close())
-		if ended, e := readUse(); e == nil {
-			r.Machine.Others = ended.others(began)
-		}
+		err = errors.Join(err, s.Fixtures.Close(), s.found.end())
 	}()
-	rows = s.rows(r)
+	rows = s.rows()
 	for rep := range s.Reps {
 		for _, row := range rows {
+			if err := s.found.begin(rep, row.w.Name); err != nil {
+				return nil, err
+			}
 			for i := range row.columns {
 				c := row.columns[(i+rep)%len(row.columns)]
 				if c.dropped {
 					continue
 				}
 				s.Progress.Step(rep, row.w.Name, c.sys.Name)
-				if err := s.sample(r, row.w, c, rep); err != nil {
-					return fmt.Errorf("%s on %s: %w", row.w.Name, c.sys.Name, err)
+				if err := s.sample(row.w, c, rep); err != nil {
+					return nil, fmt.Errorf("%s on %s: %w", row.w.Name, c.sys.Name, err)
 				}
 			}
 		}
 	}
-	return nil
+	return s.found.all(), nil
 }
 
+// Interrupted is the report of what is complete while Run goes on: of each workload the repetitions in which every system has
+// had its turn. It may be called at any time, by any goroutine.
+func (s *Suite) Interrupted() *report.Report { return s.found.complete() }
+
 // rows finds out who is there.
-func (s *Suite) rows(r *report.Report) (rows []*row) {
+func (s *Suite) rows() (rows []*row) {
 	var present []System
 	for _, sys := range s.Systems {
 		if !slices.ContainsFunc(s.Workloads, func(w Workload) bool { return w.can(sys) }) {
 			continue
 		}
-		r.Systems = append(r.Systems, report.System{Name: sys.Name})
+		s.found.system(sys.Name)
 		if err := sys.Present(s.Fixtures.Dir); err != nil {
-			r.Skipped = append(r.Skipped, report.Skip{System: sys.Name, Why: err.Error()})
+			s.found.skip(report.Skip{System: sys.Name, Why: err.Error()})
 			s.Progress.Skipped(0, fmt.Sprintf("%s is not there: %v", sys.Name, err))
 			continue
 		}
@@ -99,7 +103,7 @@ func (s *Suite) rows(r *report.Report) (rows []*row) {
 	}
 	total := 0
 	for _, w := range s.Workloads {
-		r.Workloads = append(r.Workloads, w.Workload)
+		s.found.workload(w.Workload)
 		row := &row{w: w}
 		for _, sys := range present {
 			if w.can(sys) {
@@ -114,7 +118,7 @@ func (s *Suite) rows(r *report.Report) (rows []*row) {
 }
 
 // sample takes one, after preparing what only the first needs.
-func (s *Suite) sample(r *report.Report, w Workload, c *column, rep int) (err error) {
+func (s *Suite) sample(w Workload, c *column, rep int) (err error) {
 	var sample report.Sample
 	if c.t == nil {
 		c.t, err = w.newTrial(s.Fixtures, c.sys)
@@ -125,7 +129,7 @@ func (s *Suite) sample(r *report.Report, w Workload, c *column, rep int) (err er
 	rest := s.Reps - rep - 1
 	if absent := (absentError{}); errors.As(err, &absent) {
 		c.dropped = true
-		r.Skipped = append(r.Skipped, report.Skip{Workload: w.Name, System: c.sys.Name, Why: err.Error()})
+		s.found.skip(report.Skip{Workload: w.Name, System: c.sys.Name, Why: err.Error()})
 		s.Progress.Skipped(rest, fmt.Sprintf("%s on %s: %v", w.Name, c.sys.Name, err))
 		return nil
 	}
@@ -133,7 +137,7 @@ func (s *Suite) sample(r *report.Report, w Workload, c *column, rep int) (err er
 		return err
 	}
 	sample.Workload, sample.System, sample.Rep = w.Name, c.sys.Name, rep
-	r.Samples = append(r.Samples, sample)
+	s.found.sample(sample)
 	if sample.Incorrect != "" {
 		c.dropped = true
 		s.Progress.Skipped(rest, fmt.Sprintf("%s on %s: %s", w.Name, c.sys.Name, sample.Incorrect))

@@ -48,12 +48,13 @@ func chosen(t *testing.T, names ...string) []Workload {
 // suiteOf measures small.
 func suiteOf(t *testing.T, systems []System, workloads []Workload, reps int) (*report.Report, *quiet) {
 	t.Helper()
-	q, r := &quiet{}, &report.Report{}
+	q := &quiet{}
 	s := Suite{
 		Systems: systems, Workloads: workloads, Reps: reps, Progress: q,
 		Fixtures: &Fixtures{Dir: t.TempDir(), Scale: 0.002, NoFio: true, NoRootfs: "there is none"},
 	}
-	if err := s.Run(r); err != nil {
+	r, err := s.Run()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return r, q
@@ -202,6 +203,37 @@ func TestInterleaved(t *testing.T) {
 	want := "abc" + "bca" + "cab"
 	if got := strings.Join(order, ""); got != want {
 		t.Errorf("mounted in the order %s, want %s", got, want)
+	}
+}
+
+// While a run goes on, what is told of it is the repetitions that are complete: of a workload either all systems or none.
+func TestInterruptedReport(t *testing.T) {
+	var s Suite
+	var got []*report.Report
+	system := func(name string) System {
+		return copying(name, func(string) error { got = append(got, s.Interrupted()); return nil })
+	}
+	s = Suite{
+		Systems: []System{system("a"), system("b")}, Workloads: chosen(t, "walk-cold", "readdir-cold"), Reps: 2, Progress: &quiet{},
+		Fixtures: &Fixtures{Dir: t.TempDir(), Scale: 0.002, NoFio: true},
+	}
+	if r := s.Interrupted(); len(r.Samples) != 0 || r.Interrupted != 1 {
+		t.Errorf("before the run: %+v", r)
+	}
+	all, err := s.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct{ rep, samples, skipped int }{
+		{1, 0, 2}, {1, 0, 2}, {1, 2, 1}, {1, 2, 1}, {2, 4, 0}, {2, 4, 0}, {2, 6, 0}, {2, 6, 0},
+	} {
+		r := got[i]
+		if r.Interrupted != want.rep || len(r.Samples) != want.samples || len(r.Skipped) != want.skipped || len(r.Workloads) != 2 {
+			t.Errorf("during the mount %d: repetition %d, %d samples, skipped %+v, want %+v", i, r.Interrupted, len(r.Samples), r.Skipped, want)
+		}
+	}
+	if r := s.Interrupted(); r.Interrupted != 0 || len(r.Samples) != 8 || len(all.Samples) != 8 {
+		t.Errorf("after the run: in repetition %d, %d samples; it returned %d", r.Interrupted, len(r.Samples), len(all.Samples))
 	}
 }
 

@@ -66,10 +66,14 @@ func (r *Report) Chart(w io.Writer) error {
 	if len(list) == 0 {
 		list = rest
 	}
+	of, title := Wall, "Wall time, as a multiple of the base's: less is better"
 	if r.others() > Quiet {
-		return r.ratios(w, list, CPU, "CPU time of client and server, as a multiple of the base's, on a busy machine: less is better")
+		of, title = CPU, "CPU time of client and server, as a multiple of the base's, on a busy machine: less is better"
 	}
-	return r.ratios(w, list, Wall, "Wall time, as a multiple of the base's: less is better")
+	if text := r.cut(); text != "" {
+		title += " (" + text + ")"
+	}
+	return r.ratios(w, list, of, title)
 }
 
 // ratios writes ratioPlot.

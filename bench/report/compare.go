@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/aclements/go-moremath/stats"
@@ -41,7 +42,7 @@ func (c *Change) Delta() float64 { return c.New.Center/c.Old.Center - 1 }
 type Changes struct {
 	List     []Change
 	Of       []Of
-	Broken   []string // right before, wrong now
+	Broken   []string // of systems that are ours: right before, wrong now or not to be had
 	Warnings []string // why the two may not be comparable, or are only in part
 }
 
@@ -60,6 +61,9 @@ func (c Compare) Run(before, after *Report) (*Changes, error) {
 	}
 	out := &Changes{Of: c.Of, Warnings: differences(before.Machine, after.Machine)}
 	for i, r := range []*Report{before, after} {
+		if text := r.cut(); text != "" {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("the %s run was %s", []string{"first", "second"}[i], text))
+		}
 		if share := r.others(); share > Quiet {
 			out.Warnings = append(out.Warnings, fmt.Sprintf("others used %.0f %% of the CPUs in the %s run", 100*share, []string{"first", "second"}[i]))
 		}
@@ -71,8 +75,9 @@ func (c Compare) Run(before, after *Report) (*Changes, error) {
 			}
 		}
 	}
+	c.missing(out, before, after)
 	if len(out.List) == 0 && len(out.Broken) == 0 {
-		return nil, errors.New("the two have no workload on no system in common")
+		return nil, errors.New("the two have no workload on any system in common")
 	}
 	return out, nil
 }
@@ -103,6 +108,47 @@ func (c Compare) one(out *Changes, before, after *Report, workload, system strin
 		}
 	}
 	out.List = append(out.List, change)
+}
+
+// missing tells of what only one of the reports has. One of ours that was asked for and could not be measured is broken.
+func (c Compare) missing(out *Changes, before, after *Report) {
+	for i, r := range []*Report{before, after} {
+		other := []*Report{after, before}[i]
+		var names []string
+		for _, w := range r.Workloads {
+			for _, sys := range r.Systems {
+				if !r.has(w.Name, sys.Name) || other.has(w.Name, sys.Name) {
+					continue
+				}
+				if why := other.why(w.Name, sys.Name); i == 0 && why != "" && c.ours(sys.Name) {
+					out.Broken = append(out.Broken, fmt.Sprintf("%s on %s cannot be measured any more: %s", w.Name, sys.Name, oneLine(why)))
+					continue
+				}
+				names = append(names, w.Name+" on "+sys.Name)
+			}
+		}
+		if len(names) > 0 {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("only in the %s: %s", []string{"first", "second"}[i], strings.Join(names, ", ")))
+		}
+	}
+}
+
+// has reports whether there is any sample, right or wrong.
+func (r *Report) has(workload, system string) bool {
+	return slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.Workload == workload && s.System == system })
+}
+
+// why a system was not measured; empty where it was not asked for.
+func (r *Report) why(workload, system string) string {
+	if r.workload(workload) == nil {
+		return ""
+	}
+	for _, s := range r.Skipped {
+		if s.System == system && (s.Workload == workload || s.Workload == "") {
+			return s.Why
+		}
+	}
+	return ""
 }
 
 func (c Compare) ours(system string) bool { return c.Ours == nil || c.Ours(system) }
@@ -140,7 +186,7 @@ func (c *Changes) Text(w io.Writer, before, after string) error {
 		fmt.Fprintf(&b, "note: %s\n", text)
 	}
 	for _, text := range c.Broken {
-		fmt.Fprintf(&b, "WRONG RESULT: %s\n", text)
+		fmt.Fprintf(&b, "BROKEN: %s\n", text)
 	}
 	for _, r := range c.Regressions() {
 		fmt.Fprintf(&b, "REGRESSION: %s of %s on %s: %s -> %s\n", r.Of, r.Workload, r.System, r.Old.Of.format(r.Old.Center), r.New.Of.format(r.New.Center))

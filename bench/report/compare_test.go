@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,7 +60,7 @@ func TestCompareOfWhatDoesNotCompare(t *testing.T) {
 	if _, err := (Compare{}).Run(a, b); err == nil || !strings.Contains(err.Error(), "scale 1, the second at 0.2") {
 		t.Errorf("of other scales: %v", err)
 	}
-	if _, err := (Compare{}).Run(a, made(map[string][]int{"overlay": {1}})); err == nil || !strings.Contains(err.Error(), "nothing in common") && !strings.Contains(err.Error(), "in common") {
+	if _, err := (Compare{}).Run(a, made(map[string][]int{"overlay": {1}})); err == nil || !strings.Contains(err.Error(), "no workload on any system in common") {
 		t.Errorf("of other systems: %v", err)
 	}
 }
@@ -76,5 +77,47 @@ func TestCompareFindsWhatBroke(t *testing.T) {
 	}
 	if len(changes.Warnings) != 1 || changes.Warnings[0] != "different kernels: 6.18.0 and 6.19.0" {
 		t.Errorf("warnings: %q", changes.Warnings)
+	}
+}
+
+// What could be measured and cannot any more is no silence: of ours it is a regression, of others a note.
+func TestCompareFindsWhatIsMissing(t *testing.T) {
+	both := func() *Report { return made(map[string][]int{"overlay": {1}, "laminafs": {1}}) }
+	without := func(system string, skip ...Skip) *Report {
+		r := made(map[string][]int{"overlay": {1}, "laminafs": {1}})
+		r.Samples = slices.DeleteFunc(r.Samples, func(s Sample) bool { return s.System == system })
+		r.Skipped = skip
+		return r
+	}
+	cut := without("laminafs", Skip{Workload: "walk", Why: "the run was interrupted before it was measured"})
+	cut.Interrupted = 1
+	tests := []struct {
+		name          string
+		before, after *Report
+		broken, note  string
+	}{
+		{"a workload that fails", both(), without("laminafs", Skip{Workload: "walk", System: "laminafs", Why: "no\nmount"}),
+			"walk on laminafs cannot be measured any more: no mount", ""},
+		{"a system that fails", both(), without("laminafs", Skip{System: "laminafs", Why: "no mount"}),
+			"walk on laminafs cannot be measured any more: no mount", ""},
+		{"somebody else's", both(), without("overlay", Skip{System: "overlay", Why: "no mount"}), "", "only in the first: walk on overlay"},
+		{"not asked for", both(), without("laminafs"), "", "only in the first: walk on laminafs"},
+		{"new", without("laminafs"), both(), "", "only in the second: walk on laminafs"},
+		{"new after a failure", without("laminafs", Skip{System: "laminafs", Why: "no mount"}), both(), "", "only in the second: walk on laminafs"},
+		{"interrupted", both(), cut, "", "the second run was interrupted in repetition 1 of 6"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			changes, err := Compare{Ours: func(s string) bool { return s == "laminafs" }}.Run(tt.before, tt.after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(changes.Broken, "|"); got != tt.broken {
+				t.Errorf("broken: %q, want %q", got, tt.broken)
+			}
+			if tt.note != "" && !slices.Contains(changes.Warnings, tt.note) {
+				t.Errorf("notes %q, want %q", changes.Warnings, tt.note)
+			}
+		})
 	}
 }

@@ -38,10 +38,11 @@ func (r *Report) HTML(w io.Writer) error {
 		Report   *Report
 		Others   float64 // percent
 		Busy     bool
+		Cut      string
 		Wrong    []Sample
 		Verdicts []htmlVerdict
 		Groups   []htmlGroup
-	}{Report: r, Others: 100 * r.others(), Busy: r.others() > Quiet, Wrong: r.Incorrect()}
+	}{Report: r, Others: 100 * r.others(), Busy: r.others() > Quiet, Cut: r.cut(), Wrong: r.Incorrect()}
 	for _, v := range r.Verdicts() {
 		data.Verdicts = append(data.Verdicts, htmlVerdict{v, v.got()})
 	}

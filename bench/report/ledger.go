@@ -39,7 +39,11 @@ func (r *Report) Ledger(w io.Writer, changed string) error {
 	add("used by others", fmt.Sprintf("%s; load average %s before", r.busy(), load(r.Machine.LoadBefore)))
 	add("layers on", r.Machine.Filesystem)
 	add("user", r.Machine.Rootless)
-	add("repetitions", fmt.Sprint(r.Reps))
+	reps := fmt.Sprint(r.Reps)
+	if text := r.cut(); text != "" {
+		reps += ", " + text
+	}
+	add("repetitions", reps)
 	if r.Scale != 1 {
 		add("scale", fmt.Sprintf("%g", r.Scale))
 	}

@@ -50,7 +50,12 @@ func (r *Report) head(b *bytes.Buffer) {
 	if m.Rootless != "" {
 		fmt.Fprintf(b, ", as an ordinary user (%s)", m.Rootless)
 	}
-	fmt.Fprintf(b, ".\nMedians of %d repetitions", r.Reps)
+	fmt.Fprint(b, ".\n")
+	if text := r.cut(); text != "" {
+		fmt.Fprintf(b, "The run was **%s**: medians of those that were complete", text)
+	} else {
+		fmt.Fprintf(b, "Medians of %d repetitions", r.Reps)
+	}
 	if r.Scale != 1 {
 		fmt.Fprintf(b, ", SCALED by %g: not to be compared with other scales", r.Scale)
 	}

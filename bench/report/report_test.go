@@ -6,6 +6,8 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -170,6 +172,52 @@ func TestMarkdownAndLedger(t *testing.T) {
 		if !strings.Contains(ledger.String(), want) {
 			t.Errorf("the entry does not have %q:\n%s", want, ledger.String())
 		}
+	}
+}
+
+// A report of a run that was interrupted says so wherever it is looked at.
+func TestInterruptionIsSaid(t *testing.T) {
+	r := made(map[string][]int{"overlay": {10, 10}, "laminafs": {20, 20}})
+	r.Interrupted = 3
+	var js bytes.Buffer
+	if err := r.Write(&js); err != nil || !strings.Contains(js.String(), `"interrupted": 3`) {
+		t.Errorf("error %v:\n%s", err, js.String())
+	}
+	for name, write := range map[string]func(io.Writer) error{
+		"tables": r.Markdown, "page": r.HTML, "chart": r.Chart, "ledger": func(w io.Writer) error { return r.Ledger(w, "") },
+	} {
+		var b bytes.Buffer
+		if err := write(&b); err != nil || !strings.Contains(b.String(), "interrupted in repetition 3 of 6") {
+			t.Errorf("%s: error %v, nothing of it in\n%s", name, err, b.String())
+		}
+		whole := *r
+		whole.Interrupted = 0
+		b.Reset()
+		if err := whole.Markdown(&b); err != nil || strings.Contains(b.String(), "interrupted") {
+			t.Errorf("of a whole run: error %v:\n%s", err, b.String())
+		}
+	}
+}
+
+// A file that cannot be written whole leaves the one before it.
+func TestFilesAreWholeOrAsBefore(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "report.json")
+	if err := os.WriteFile(path, []byte("before"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	full := errors.New("no space left on device")
+	if err := writeFile(path, func(w io.Writer) error {
+		_, _ = io.WriteString(w, "half") // a file takes it
+		return full
+	}); !errors.Is(err, full) {
+		t.Errorf("error %v, want %v", err, full)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "before" {
+		t.Errorf("it is %q, error %v", text, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left: %v, error %v", left, err)
 	}
 }
 

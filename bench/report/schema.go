@@ -31,6 +31,10 @@ type Report struct {
 	Workloads []Workload `json:"workloads"` // in the order of the report
 	Samples   []Sample   `json:"samples"`
 	Skipped   []Skip     `json:"skipped,omitempty"`
+
+	// Interrupted is the repetition, from 1, in which somebody has ended the run; 0: nobody has. There are samples of those
+	// repetitions that were complete, of each workload for itself.
+	Interrupted int `json:"interrupted,omitempty"`
 }
 
 // Machine is where and when the run took place.
@@ -188,12 +192,25 @@ func (r *Report) WriteFiles(dir string) error {
 	return nil
 }
 
+// writeFile puts the file in place when it is whole: what was there before is lost only then.
 func writeFile(path string, write func(io.Writer) error) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	part := path + ".part"
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	return errors.Join(write(f), f.Close())
+	if err := errors.Join(write(f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	return os.Rename(part, path)
+}
+
+// cut says how far an interrupted run has come; empty for one that was not.
+func (r *Report) cut() string {
+	if r.Interrupted == 0 {
+		return ""
+	}
+	return fmt.Sprintf("interrupted in repetition %d of %d", r.Interrupted, r.Reps)
 }
 
 func (r *Report) workload(name string) *Workload {

@@ -1,6 +1,7 @@
 // Lamina-bench measures laminafs and lamina beside those that do the same, and compares what was measured.
 //
-// Exit status: 0; 1 where a result was wrong or something became slower; 2 where it could not be done.
+// Exit status: 0; 1 where a result was wrong or something became slower; 2 where it could not be done; 130 where it was
+// interrupted.
 package main
 
 import (
@@ -16,12 +17,16 @@ import (
 
 // The exit statuses that scripts may rely on.
 const (
-	exitWorse  = 1 // errWorse
-	exitFailed = 2
+	exitWorse       = 1 // errWorse
+	exitFailed      = 2
+	exitInterrupted = 130 // errInterrupted
 )
 
 // errWorse says that the work was done and its outcome is bad.
 var errWorse = errors.New("")
+
+// errInterrupted says that a signal has ended it: ^C, SIGTERM or SIGHUP.
+var errInterrupted = errors.New("interrupted")
 
 func main() {
 	// Children die with the thread that started them (Pdeathsig in prctl(2)): with this one, which lives as long as we.
@@ -42,7 +47,10 @@ func status(err error) int {
 	if text := err.Error(); text != "" {
 		fmt.Fprintln(os.Stderr, "lamina-bench:", text)
 	}
-	if errors.Is(err, errWorse) {
+	switch {
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
+	case errors.Is(err, errWorse):
 		return exitWorse
 	}
 	return exitFailed

@@ -81,12 +81,7 @@ func open(t *testing.T) string {
 // call runs lamina-bench as a user, root for nil.
 func call(t *testing.T, as *user.User, args ...string) (out, complaints string, code int) {
 	t.Helper()
-	cmd := exec.Command(program(t), args...)
-	cmd.Dir = "/"
-	if as != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: number(t, as.Uid), Gid: number(t, as.Gid)}}
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + as.HomeDir}
-	}
+	cmd := command(t, as, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -94,6 +89,17 @@ func call(t *testing.T, as *user.User, args ...string) (out, complaints string, 
 		t.Fatal(err)
 	}
 	return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
+}
+
+func command(t *testing.T, as *user.User, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(program(t), args...)
+	cmd.Dir = "/"
+	if as != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: number(t, as.Uid), Gid: number(t, as.Gid)}}
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + as.HomeDir}
+	}
+	return cmd
 }
 
 func number(t *testing.T, text string) uint32 {
@@ -389,26 +395,186 @@ func until(t *testing.T, what string, yes func() bool) {
 	}
 }
 
-// ^C ends a run at once, with nothing left.
+// ^C, or a service manager's SIGTERM, ends a run at once. Nothing is left of it but the report of what was complete.
 func TestInterrupted(t *testing.T) {
 	needRoot(t)
+	metadata := []string{"--systems", "plain,overlay,laminafs", "--workloads", "walk-*"}
+	launchers := []string{"--systems", "lamina,tar", "--workloads", "container-start,image-load-50m"}
+	tests := []struct {
+		name string
+		as   *user.User
+		with unix.Signal
+		args []string
+	}{
+		{"root, ^C", nil, unix.SIGINT, metadata},
+		{"root, SIGTERM", nil, unix.SIGTERM, metadata},
+		{"root's launchers", nil, unix.SIGTERM, launchers},
+		{"ordinary user", ordinary(t), unix.SIGINT, metadata},
+		{"ordinary user's launchers", ordinary(t), unix.SIGHUP, launchers},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			interrupted(t, tt.as, tt.with, tt.args...)
+		})
+	}
+}
+
+func interrupted(t *testing.T, as *user.User, with unix.Signal, args ...string) {
 	dir := open(t)
-	cmd := exec.Command(program(t), "run", "--scale", "tiny", "--reps", "100000", "--dir", dir, "--out", dir+"/out", "--systems", "laminafs", "--workloads", "walk-cold")
-	var complaints bytes.Buffer
-	cmd.Stderr = &complaints
+	out := filepath.Join(dir, "out")
+	cmd := command(t, as, append([]string{"run", "--scale", "tiny", "--reps", "100000", "--dir", dir, "--out", out}, args...)...)
+	var complaints file
+	complaints.attach(t, cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "there is a server", func() bool { return len(processes(dir)) >= 3 })
+	until(t, "a repetition is complete", func() bool { return strings.Contains(complaints.text(t), "repetition 2: ") })
+	if err := cmd.Process.Signal(with); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != exitInterrupted {
+		t.Errorf("%v, want exit status %d", err, exitInterrupted)
+	}
+	r, err := report.Load(filepath.Join(out, "report.json"))
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, complaints.text(t))
+	}
+	if want := fmt.Sprintf("lamina-bench: interrupted in repetition %d of 100000: see %s/report.md", r.Interrupted, out); !strings.Contains(complaints.text(t), want) {
+		t.Errorf("no %q in\n%s", want, complaints.text(t))
+	}
+	// Each workload has as many samples of every system; some one more than others.
+	of := map[[2]string]int{}
+	for _, s := range r.Samples {
+		if s.Incorrect != "" {
+			t.Errorf("%s on %s: %s", s.Workload, s.System, s.Incorrect)
+		}
+		of[[2]string{s.Workload, s.System}]++
+	}
+	if r.Interrupted < 2 || len(of) < 3 {
+		t.Errorf("interrupted in repetition %d with %v", r.Interrupted, of)
+	}
+	for key, n := range of {
+		for other, m := range of {
+			if n != m && (key[0] == other[0] || n < m-1) || n < r.Interrupted-1 || n > r.Interrupted {
+				t.Errorf("interrupted in repetition %d: %v has %d samples, %v %d", r.Interrupted, key, n, other, m)
+			}
+		}
+	}
+	for name, want := range map[string]string{"report.md": "**interrupted in repetition ", "report.html": "<b>interrupted in repetition ", "chart.svg": "<svg"} {
+		if text, err := os.ReadFile(filepath.Join(out, name)); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: error %v, or no %q in it", name, err, want)
+		}
+	}
+	nothingLeft(t, dir, "out")
+}
+
+// nothingLeft looks for what a run has left: files, processes, mounts, and directories of mounts.
+func nothingLeft(t *testing.T, dir string, but ...string) {
+	t.Helper()
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, e := range left {
+		if !slices.Contains(but, e.Name()) {
+			t.Errorf("left behind: %s", e.Name())
+		}
+	}
+	if pids := processes(dir); len(pids) != 0 {
+		t.Errorf("processes are left: %v", pids)
+	}
+	if text, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(text), dir) {
+		t.Errorf("mounts are left, error %v", err)
+	}
+	told, _ := filepath.Glob("/run/laminafs/si_*/mountpoint") // the pattern is right
+	for _, path := range told {
+		if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), dir) {
+			t.Errorf("%s is left, and says %s", path, text)
+		}
+	}
+}
+
+// file is what a program that still runs has said.
+type file struct{ path string }
+
+func (f *file) attach(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	to, err := os.CreateTemp(t.TempDir(), "stderr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = to.Close() }) // read by name
+	f.path, cmd.Stderr = to.Name(), to
+}
+
+func (f *file) text(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// A run that is interrupted before anything is complete leaves the report of the one before alone.
+func TestInterruptedAtOnce(t *testing.T) {
+	needRoot(t)
+	dir := open(t)
+	out := filepath.Join(dir, "out")
+	if err := os.Mkdir(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(out+"/report.json", []byte("before"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// The million files of this one are made for minutes before the first sample.
+	cmd := command(t, nil, "run", "--dir", dir, "--out", out, "--systems", "laminafs", "--workloads", "memory-1m")
+	var complaints file
+	complaints.attach(t, cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it makes files", func() bool {
+		made, _ := filepath.Glob(dir + "/" + scratchPrefix + "*/w/many/*")
+		return len(made) > 0
+	})
 	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(complaints.String(), "interrupted") {
-		t.Errorf("%v:\n%s", err, complaints.String())
+	_ = cmd.Wait() // its status is looked at
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.HasSuffix(complaints.text(t), "lamina-bench: interrupted before anything was complete: there is no report\n") {
+		t.Errorf("exit status %d:\n%s", code, complaints.text(t))
 	}
-	if left, _ := os.ReadDir(dir); len(left) != 0 || len(processes(dir)) != 0 {
-		t.Errorf("left behind: %v, processes %v", left, processes(dir))
+	if text, err := os.ReadFile(out + "/report.json"); err != nil || string(text) != "before" {
+		t.Errorf("the report before is now %q, error %v", text, err)
 	}
+	nothingLeft(t, dir, "out")
+}
+
+// Interrupted while it makes a Debian, it takes mmdebstrap along.
+func TestInterruptedDownload(t *testing.T) {
+	dir := open(t)
+	fake := filepath.Join(dir, "mmdebstrap")
+	if err := os.WriteFile(fake, []byte("#!/bin/sh\ntouch "+dir+"/begun\nwhile :; do sleep 1; done\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t, nil, "run", "--dir", dir, "--out", dir+"/out", "--cache", dir+"/cache", "--systems", "plain", "--workloads", "rootfs-walk")
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	var complaints file
+	complaints.attach(t, cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it has begun", func() bool { _, err := os.Stat(dir + "/begun"); return err == nil })
+	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // its status is looked at
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.HasSuffix(complaints.text(t), "lamina-bench: interrupted before anything was measured\n") {
+		t.Errorf("exit status %d:\n%s", code, complaints.text(t))
+	}
+	nothingLeft(t, dir, "mmdebstrap", "begun", "cache")
 }
 
 // reportFile writes a report of one workload with the times of laminafs.

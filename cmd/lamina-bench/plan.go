@@ -69,5 +69,6 @@ func add(r, more *report.Report) {
 	r.Workloads = append(r.Workloads, more.Workloads...)
 	r.Samples = append(r.Samples, more.Samples...)
 	r.Skipped = append(r.Skipped, more.Skipped...)
+	r.Interrupted = more.Interrupted
 	r.Machine.Others = max(r.Machine.Others, more.Machine.Others)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"os/user"
@@ -63,9 +64,11 @@ end with it, however it ends.`,
 	return cmd
 }
 
-// run measures and writes the report.
+// run measures and writes the report. That of an interrupted run has what is complete.
 func (o *options) run(out io.Writer) (err error) {
-	plan, err := o.plan()
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	plan, err := o.plan(ctx)
 	if err != nil {
 		return err
 	}
@@ -74,25 +77,19 @@ func (o *options) run(out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, plan.Scratch.remove()) }()
-	r := &report.Report{Schema: report.Schema, Reps: o.reps, Scale: plan.Scale}
-	if r.Machine, err = bench.Here(plan.Scratch.Dir, o.programs()); err != nil {
-		return err
-	}
-	id, err := idmap.Discover()
+	r, err := o.measure(ctx, plan)
 	if err != nil {
 		return err
 	}
-	if id.Kind != idmap.Root {
-		r.Machine.Rootless = id.Kind.String()
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer stop()
-	for _, s := range plan.stages(id) {
-		if err := s.run(ctx, id, r); err != nil {
+	switch {
+	case r.Interrupted > 0 && len(r.Samples) == 0:
+		return fmt.Errorf("%w before anything was complete: there is no report", errInterrupted)
+	case r.Interrupted > 0:
+		if err := o.write(out, r); err != nil {
 			return err
 		}
+		return fmt.Errorf("%w in repetition %d of %d: see %s", errInterrupted, r.Interrupted, r.Reps, filepath.Join(o.out, "report.md"))
 	}
-	bench.End(&r.Machine)
 	if err := o.write(out, r); err != nil {
 		return err
 	}
@@ -105,8 +102,34 @@ func (o *options) run(out io.Writer) (err error) {
 	return nil
 }
 
+// measure runs the stages, up to the one that is interrupted.
+func (o *options) measure(ctx context.Context, plan *plan) (*report.Report, error) {
+	r := &report.Report{Schema: report.Schema, Reps: o.reps, Scale: plan.Scale}
+	var err error
+	if r.Machine, err = bench.Here(plan.Scratch.Dir, o.programs()); err != nil {
+		return nil, err
+	}
+	id, err := idmap.Discover()
+	if err != nil {
+		return nil, err
+	}
+	if id.Kind != idmap.Root {
+		r.Machine.Rootless = id.Kind.String()
+	}
+	for _, s := range plan.stages(id) {
+		if err := s.run(ctx, id, r); err != nil {
+			return nil, err
+		}
+		if r.Interrupted > 0 {
+			break
+		}
+	}
+	bench.End(&r.Machine)
+	return r, nil
+}
+
 // plan checks the flags before anything is made.
-func (o *options) plan() (*plan, error) {
+func (o *options) plan(ctx context.Context) (*plan, error) {
 	if o.reps < 1 {
 		return nil, fmt.Errorf("--reps %d: at least one is needed", o.reps)
 	}
@@ -141,6 +164,9 @@ func (o *options) plan() (*plan, error) {
 	if len(p.Callers) > 0 && os.Getuid() != 0 {
 		return nil, errors.New("--user: only root can measure as somebody else")
 	}
+	if err := writable(o.out); err != nil {
+		return nil, fmt.Errorf("--out: %w", err)
+	}
 	if _, err := p.systems(); err != nil {
 		return nil, err
 	}
@@ -149,9 +175,36 @@ func (o *options) plan() (*plan, error) {
 		return nil, err
 	}
 	if slices.ContainsFunc(some, func(w bench.Workload) bool { return w.NeedsRootfs() }) {
-		o.findRootfs(p)
+		o.findRootfs(ctx, p)
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%w before anything was measured", errInterrupted)
 	}
 	return p, nil
+}
+
+// writable says early what would be found out when everything is measured: that there can be no files in dir. It makes nothing.
+func writable(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for {
+		info, err := os.Stat(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			dir = filepath.Dir(dir)
+			continue
+		case err != nil:
+			return err
+		case !info.IsDir():
+			return &fs.PathError{Op: "write below", Path: dir, Err: unix.ENOTDIR}
+		}
+		if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+			return &fs.PathError{Op: "write below", Path: dir, Err: err}
+		}
+		return nil
+	}
 }
 
 func parseScale(text string) (float64, error) {
@@ -184,7 +237,7 @@ func caller(name string) (c bench.Caller, err error) {
 
 // findRootfs gets the Debian system, while the network and all of the caller's ids are still there. Without one, what
 // needs it is skipped.
-func (o *options) findRootfs(p *plan) {
+func (o *options) findRootfs(ctx context.Context, p *plan) {
 	if p.Rootfs = o.rootfs; p.Rootfs != "" {
 		return
 	}
@@ -198,7 +251,7 @@ func (o *options) findRootfs(p *plan) {
 	}
 	fmt.Fprintln(os.Stderr, "looking for a Debian system in", o.cache)
 	var err error
-	if p.Rootfs, err = bench.Debian(o.cache); err != nil {
+	if p.Rootfs, err = bench.Debian(ctx, o.cache); err != nil {
 		p.Rootfs, p.NoRootfs = "", err.Error()
 	}
 }
@@ -225,7 +278,7 @@ func (o *options) programs() map[string]string {
 // write writes all files, and shows the tables.
 func (o *options) write(out io.Writer, r *report.Report) error {
 	if err := r.WriteFiles(o.out); err != nil {
-		return err
+		return errors.Join(fmt.Errorf("%w; the tables are all that is left of the run", err), r.Markdown(out))
 	}
 	if o.ledger == "" {
 		return r.Markdown(out)

@@ -5,13 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/bench"
 	"github.com/laminafs/lamina/bench/report"
 	"github.com/laminafs/lamina/runtime/idmap"
 )
@@ -20,6 +25,9 @@ import (
 //
 // In namespaces it is the first process of its own: when it ends, or is killed, the kernel kills all others, and the mounts end
 // with the last of them. It is killed when the process dies that started it.
+//
+// It is in a session of its own, so that ^C is not seen by the programs that do the work. Who started it sends it SIGTERM; then
+// it leaves a report of what is complete, and ends without another word.
 type stage struct {
 	Plan              *plan
 	Unions, Launchers bool
@@ -30,8 +38,15 @@ type stage struct {
 // envStage carries a stage to its process.
 const envStage = "_LAMINA_BENCH_STAGE"
 
-// run starts the process, waits for it and adds what it has found to r. When ctx ends, it is killed.
-func (s stage) run(ctx context.Context, id *idmap.Identity, r *report.Report) error {
+// stageLimit is how long a stage may take to end. It writes a file and exits.
+const stageLimit = 20 * time.Second
+
+// run starts the process, waits for it and adds what it has found to r. When ctx ends, that is what was complete by then.
+func (s stage) run(ctx context.Context, id *idmap.Identity, r *report.Report) (err error) {
+	if ctx.Err() != nil {
+		r.Interrupted = 1 // in the first repetition of this stage
+		return nil
+	}
 	s.Result = s.Plan.Scratch.path("result.json")
 	told, err := json.Marshal(s)
 	if err != nil {
@@ -43,11 +58,16 @@ func (s stage) run(ctx context.Context, id *idmap.Identity, r *report.Report) er
 	}
 	cmd := &exec.Cmd{
 		Path: self, Args: os.Args, Env: append(os.Environ(), envStage+"="+string(told)),
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SysProcAttr: &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL},
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SysProcAttr: &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setsid: true},
 	}
 	const flags = unix.CLONE_NEWNS | unix.CLONE_NEWPID
 	switch {
 	case !s.Namespaces:
+		var end func() error
+		if end, err = bench.Adopt(); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, end(), unmountBelow(s.Plan.Scratch.Dir)) }()
 		err = cmd.Start()
 	case id.Kind == idmap.Root:
 		cmd.SysProcAttr.Cloneflags = flags
@@ -62,14 +82,23 @@ func (s stage) run(ctx context.Context, id *idmap.Identity, r *report.Report) er
 	go func() {
 		select {
 		case <-ctx.Done():
-			_ = cmd.Process.Kill() // it may just have ended
+		case <-done:
+			return
+		}
+		_ = cmd.Process.Signal(unix.SIGTERM) // it may just have ended
+		select {
+		case <-time.After(stageLimit):
+			_ = cmd.Process.Kill() // as above
 		case <-done:
 		}
 	}()
 	err = cmd.Wait()
 	close(done)
 	if ctx.Err() != nil {
-		return errors.New("interrupted")
+		if s.collect(r) != nil {
+			r.Interrupted = 1 // it was in the middle of something that it cannot be interrupted in, or had not begun
+		}
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("the measuring process: %w", err)
@@ -123,10 +152,28 @@ func (s *stage) measure() (err error) {
 	if err != nil {
 		return err
 	}
-	var r report.Report
-	if err := suite.Run(&r); err != nil {
+	var once sync.Once // whoever comes first: the end, or a signal
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, unix.SIGTERM)
+	go func() {
+		<-ended
+		once.Do(func() {
+			if err := s.write(suite.Interrupted()); err != nil {
+				os.Exit(status(err))
+			}
+			os.Exit(exitInterrupted) // with all processes and mounts, which are of our namespaces; or see run
+		})
+	}()
+	r, err := suite.Run()
+	if err != nil {
 		return err
 	}
+	once.Do(func() { err = s.write(r) })
+	return err
+}
+
+// write leaves a report for who has started us.
+func (s *stage) write(r *report.Report) error {
 	f, err := os.OpenFile(s.Result, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
@@ -145,14 +192,26 @@ func enter() error {
 	return nil
 }
 
-// runDir has servers tell of themselves in a directory that we may write to.
+// runDir has servers tell of themselves where it goes with the run, also with one that is interrupted.
 func (s *stage) runDir(dir string) error {
 	if os.Getuid() == 0 && s.Launchers {
-		return nil // root has one
+		return privateRunDir()
 	}
 	path := filepath.Join(dir, "run")
 	if err := os.Mkdir(path, 0o700); err != nil {
 		return err
 	}
 	return os.Setenv("XDG_RUNTIME_DIR", path)
+}
+
+// privateRunDir is what our namespace sees of root's.
+func privateRunDir() error {
+	const path = "/run/laminafs"
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil // then laminafs cannot either, and goes elsewhere
+	}
+	if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
+		return fmt.Errorf("mount %s: %w", path, err)
+	}
+	return nil
 }

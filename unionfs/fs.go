@@ -33,6 +33,7 @@ type FS struct {
 	egid     uint32
 
 	noUserXattr bool
+	reserved    chan struct{} // closed when there is room for the descriptors; nil in an FS that New did not make
 
 	// Where owners and modes of upper objects go (owner.go).
 	canChown       bool // the inode can have any owner that is shown
@@ -108,6 +109,11 @@ func New(cfg Config) (_ *FS, err error) {
 		return nil, err
 	}
 	fs.ids = newIDMapper(&cfg)
+	fs.reserved = make(chan struct{})
+	go func() {
+		defer close(fs.reserved)
+		reserveFds(min(fs.fds.max, maxReserved))
+	}()
 	defer func() {
 		if err != nil {
 			_ = fs.Close() // read-only descriptors
@@ -193,8 +199,14 @@ func fdBound() int {
 	return int(min(max(lim.Cur/4, 64), 1<<16))
 }
 
+// maxReserved is for how many descriptors there is room from the start: 8 bytes each, of the kernel's.
+const maxReserved = 1 << 13
+
 // Close releases the layers and the lock on the upper. Nothing is written any more.
 func (fs *FS) Close() error {
+	if fs.reserved != nil {
+		<-fs.reserved
+	}
 	fs.ahead.stop()
 	fs.reaper.stop()
 	fs.fds.close()

@@ -8,13 +8,16 @@ const overflowID = 65534
 // idMapper translates owners between layers and the merged tree.
 type idMapper struct {
 	uids, gids IDMap
-	uid, gid   *uint32 // squashed to
+	uid, gid   *uint32 // squashed to: shown only, what is stored is what was asked for, as with fuse-overlayfs
 }
 
 func newIDMapper(cfg *Config) idMapper {
 	m := idMapper{uids: cfg.UIDMap, gids: cfg.GIDMap, uid: cfg.SquashToUID, gid: cfg.SquashToGID}
-	if cfg.SquashToRoot {
-		m.uid, m.gid = new(uint32), new(uint32)
+	if cfg.SquashToRoot && m.uid == nil {
+		m.uid = new(uint32)
+	}
+	if cfg.SquashToRoot && m.gid == nil {
+		m.gid = new(uint32)
 	}
 	return m
 }
@@ -57,16 +60,9 @@ func (m *idMapper) shown(uid, gid uint32) (uint32, uint32) {
 
 // storedUID translates an id of the merged tree to that in the upper. Errors: EINVAL for an id no range holds, as
 // chown(2) in a user namespace.
-func (m *idMapper) storedUID(id uint32) (uint32, error) {
-	if m.uid != nil {
-		id = *m.uid
-	}
-	return m.uids.stored(id)
-}
+func (m *idMapper) storedUID(id uint32) (uint32, error) { return m.uids.stored(id) }
 
-func (m *idMapper) storedGID(id uint32) (uint32, error) {
-	if m.gid != nil {
-		id = *m.gid
-	}
-	return m.gids.stored(id)
-}
+func (m *idMapper) storedGID(id uint32) (uint32, error) { return m.gids.stored(id) }
+
+// squashed reports whether owners are shown that are not those stored.
+func (m *idMapper) squashed() bool { return m.uid != nil || m.gid != nil }

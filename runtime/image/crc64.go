@@ -1,40 +1,9 @@
 package image
 
-import (
-	"encoding/binary"
-	"io"
+import "encoding/binary"
 
-	"github.com/vbatts/tar-split/tar/storage"
-)
-
-// crcPutter makes the sums of files' data that tar-split wants. Package hash/crc64 takes as long for them as sha256 for
-// the whole layer, and the library's own putter takes the data in small pieces, each of which is handed from one
-// goroutine to another.
-type crcPutter struct{ buf []byte }
-
-var _ storage.FilePutter = (*crcPutter)(nil)
-
-// Put implements storage.FilePutter.
-func (p *crcPutter) Put(_ string, r io.Reader) (int64, []byte, error) {
-	if p.buf == nil {
-		p.buf = make([]byte, chunkSize)
-	}
-	var sum isoCRC
-	n := int64(0)
-	for {
-		k, err := io.ReadFull(r, p.buf)
-		n += int64(k)
-		sum.write(p.buf[:k])
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return n, binary.BigEndian.AppendUint64(nil, sum.sum()), nil
-		}
-		if err != nil {
-			return n, nil, err
-		}
-	}
-}
-
-// isoCRC is the CRC-64 of ISO 3309, as crc64.ISO. The zero value is that of nothing.
+// isoCRC is the CRC-64 of ISO 3309, as crc64.ISO: the sum of a file's data that tar-split keeps. Package hash/crc64
+// takes as long for it as sha256 for the whole layer. The zero value is that of nothing.
 //
 // Its polynomial is x^64 + x^4 + x^3 + x + 1, so x^64 = x^4 + x^3 + x + 1, and, squared twice, x^256 = x^16 + x^12 + x^4 + 1:
 // a product with either is a few shifts. So four words of the data are taken at a time, and need not wait for each

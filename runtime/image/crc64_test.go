@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"hash/crc64"
 	"math/rand/v2"
-	"slices"
 	"testing"
-	"testing/iotest"
 
 	"github.com/vbatts/tar-split/tar/storage"
 )
@@ -43,22 +41,6 @@ func same(t *testing.T, data []byte, at int) {
 	c.write(data[min(at, len(data)):])
 	if want := crc64.Checksum(data, storage.CRCTable); c.sum() != want {
 		t.Fatalf("%d bytes in two pieces, the first of %d: %x, want %x", len(data), at, c.sum(), want)
-	}
-}
-
-// TestCRCPutter compares with the putter of the library.
-func TestCRCPutter(t *testing.T) {
-	data := bytes.Repeat([]byte("0123456789"), chunkSize/5)
-	ours := &crcPutter{}
-	for _, n := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, len(data)} {
-		size, sum, err := ours.Put("f", bytes.NewReader(data[:n]))
-		wantSize, wantSum, wantErr := storage.NewDiscardFilePutter().Put("f", bytes.NewReader(data[:n]))
-		if size != wantSize || !slices.Equal(sum, wantSum) || err != nil || wantErr != nil {
-			t.Errorf("%d bytes: %d %x %v, want %d %x", n, size, sum, err, wantSize, wantSum)
-		}
-	}
-	if _, _, err := ours.Put("f", iotest.ErrReader(errTooLarge)); err != errTooLarge {
-		t.Errorf("%v", err)
 	}
 }
 

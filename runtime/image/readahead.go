@@ -26,17 +26,13 @@ type readAhead struct {
 	ended bool   // err was returned
 }
 
-// newReadAhead reads what fill copies to its writer. fill's error is that of the stream.
-func newReadAhead(ctx context.Context, fill func(ctx context.Context, w io.Writer) error) *readAhead {
+// newReadAhead reads what fill gives, chunks of this package's pool. fill's error is that of the stream.
+func newReadAhead(ctx context.Context, fill func(ctx context.Context, give func(*[]byte) error) error) *readAhead {
 	r := &readAhead{ready: make(chan *[]byte, chunksAhead), done: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(r.done)
-		w := chunkWriter{r: r}
-		err := fill(r.ctx, &w)
-		if err == nil {
-			err = w.flush()
-		}
+		err := fill(r.ctx, r.give)
 		if err == nil {
 			err = io.EOF
 		}
@@ -46,24 +42,78 @@ func newReadAhead(ctx context.Context, fill func(ctx context.Context, w io.Write
 	return r
 }
 
+// give hands a chunk over to who reads.
+func (r *readAhead) give(c *[]byte) error {
+	select {
+	case r.ready <- c:
+		return nil
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+}
+
+// copyChunks gives what in reads, in chunks that are full but for the last. also gets it too. n is in bytes.
+func copyChunks(give func(*[]byte) error, in io.Reader, also io.Writer) (n int64, err error) {
+	for err == nil {
+		c := chunks.Get().(*[]byte)
+		k := 0
+		for k < chunkSize && err == nil { // not io.ReadFull, which says of a stream that ends that it is cut short
+			var more int
+			more, err = in.Read((*c)[k:])
+			k += more
+		}
+		if k == 0 || err != nil && err != io.EOF {
+			chunks.Put(c)
+			break
+		}
+		*c = (*c)[:k]
+		n += int64(k)
+		if _, err := also.Write(*c); err != nil {
+			return n, err
+		}
+		if err := give(c); err != nil {
+			return n, err
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
 // Read implements io.Reader.
 func (r *readAhead) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
-		r.recycle()
-		select {
-		case c, ok := <-r.ready:
-			if !ok {
-				r.ended = true
-				return 0, r.err
-			}
-			r.chunk, r.rest = c, *c
-		case <-r.ctx.Done():
-			return 0, r.ctx.Err()
+	if len(r.rest) == 0 {
+		b, err := r.next()
+		if err != nil {
+			return 0, err
 		}
+		r.rest = b
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
+}
+
+// next returns what comes next, valid until the next call.
+func (r *readAhead) next() ([]byte, error) {
+	if len(r.rest) > 0 {
+		b := r.rest
+		r.rest = nil
+		return b, nil
+	}
+	r.recycle()
+	select {
+	case c, ok := <-r.ready:
+		if !ok {
+			r.ended = true
+			return nil, r.err
+		}
+		r.chunk = c
+		return *c, nil
+	case <-r.ctx.Done():
+		return nil, r.ctx.Err()
+	}
 }
 
 // failed is the error that Read ended with, nil where that was io.EOF or it has not ended.
@@ -87,41 +137,4 @@ func (r *readAhead) Close() error {
 	r.cancel()
 	<-r.done
 	return nil
-}
-
-type chunkWriter struct {
-	r *readAhead
-	c *[]byte
-	n int
-}
-
-func (w *chunkWriter) Write(p []byte) (int, error) {
-	for done := 0; done < len(p); {
-		if w.c == nil {
-			w.c, w.n = chunks.Get().(*[]byte), 0
-		}
-		k := copy((*w.c)[w.n:], p[done:])
-		w.n += k
-		done += k
-		if w.n == chunkSize {
-			if err := w.flush(); err != nil {
-				return done, err
-			}
-		}
-	}
-	return len(p), nil
-}
-
-func (w *chunkWriter) flush() error {
-	if w.c == nil {
-		return nil
-	}
-	*w.c = (*w.c)[:w.n]
-	select {
-	case w.r.ready <- w.c:
-		w.c = nil
-		return nil
-	case <-w.r.ctx.Done():
-		return w.r.ctx.Err()
-	}
 }

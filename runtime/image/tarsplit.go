@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/runtime/layertar"
 	"github.com/laminafs/lamina/whiteout"
 	"github.com/vbatts/tar-split/tar/asm"
 	"github.com/vbatts/tar-split/tar/storage"
@@ -20,12 +22,18 @@ import (
 
 const tarSplitFile = "tar-split.json.gz"
 
-// splitWriter writes tar-split.json.gz. It is a storage.Packer that keeps no names, so that its memory does not grow
-// with them, and that notices where files on disk cannot give the tar back.
+// splitWriter writes tar-split.json.gz of a tar that is being unpacked: the entries that asm.NewInputTarStream makes,
+// without a second reader of the tar, which would hand each header over from one goroutine to another.
+//
+// It keeps no names, so that its memory does not grow with them, and it notices where files on disk cannot give the
+// tar back.
 type splitWriter struct {
 	f   *os.File
 	z   *gzip.Writer
 	enc *json.Encoder
+
+	data int64  // bytes of the entry at hand
+	crc  isoCRC // of them
 
 	position int
 	bytes    int64 // that the entries so far stand for
@@ -48,6 +56,30 @@ func newSplitWriter(file string) (*splitWriter, error) {
 }
 
 func (w *splitWriter) close() error { return errors.Join(w.z.Close(), w.f.Close()) }
+
+// Segment implements layertar.Recorder.
+func (w *splitWriter) Segment(p []byte) error {
+	_, err := w.AddEntry(storage.Entry{Type: storage.SegmentType, Payload: p})
+	return err
+}
+
+// Data implements layertar.Recorder.
+func (w *splitWriter) Data(p []byte) {
+	w.data += int64(len(p))
+	w.crc.write(p)
+}
+
+// File implements layertar.Recorder.
+func (w *splitWriter) File(name string) error {
+	e := storage.Entry{Type: storage.FileType, Size: w.data}
+	e.SetName(name)
+	if w.data > 0 {
+		e.Payload = binary.BigEndian.AppendUint64(nil, w.crc.sum())
+	}
+	w.data, w.crc = 0, isoCRC{}
+	_, err := w.AddEntry(e)
+	return err
+}
 
 // AddEntry implements storage.Packer.
 func (w *splitWriter) AddEntry(e storage.Entry) (int, error) {
@@ -96,14 +128,6 @@ func (w *splitWriter) check(name string, size int64) {
 }
 
 func (w *splitWriter) hash(name string) uint64 { return maphash.String(w.seed, name) }
-
-// wholeWriter stores a tar whole, as segments.
-type wholeWriter struct{ w *splitWriter }
-
-func (w wholeWriter) Write(p []byte) (int, error) {
-	_, err := w.w.AddEntry(storage.Entry{Type: storage.SegmentType, Payload: p})
-	return len(p), err
-}
 
 // splitReader reads tar-split.json.gz. It is a storage.Unpacker that keeps no names.
 type splitReader struct {
@@ -184,6 +208,7 @@ func (dir layerFiles) Get(name string) (io.ReadCloser, error) {
 }
 
 var (
+	_ layertar.Recorder  = (*splitWriter)(nil)
 	_ storage.Packer     = (*splitWriter)(nil)
 	_ storage.Unpacker   = (*splitReader)(nil)
 	_ storage.FileGetter = layerFiles(0)

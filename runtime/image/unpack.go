@@ -1,6 +1,7 @@
 package image
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -15,7 +16,6 @@ import (
 	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/layertar"
 	"github.com/opencontainers/go-digest"
-	"github.com/vbatts/tar-split/tar/asm"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,7 +47,7 @@ type layerStream struct {
 // nobody reads yet could have what the one that is waited for needs.
 func (t *txn) stream(ctx context.Context, src *layerSource, o *addOptions, status string, after *layerStream) *layerStream {
 	s := &layerStream{ready: make(chan struct{})}
-	s.readAhead = newReadAhead(ctx, func(ctx context.Context, w io.Writer) error {
+	s.readAhead = newReadAhead(ctx, func(ctx context.Context, give func(*[]byte) error) error {
 		ready := sync.OnceFunc(func() { close(s.ready) })
 		defer ready()
 		raw, err := src.open(ctx)
@@ -73,7 +73,7 @@ func (t *txn) stream(ctx context.Context, src *layerSource, o *addOptions, statu
 		defer z.Close()
 		ready()
 		sum := sha256.New()
-		n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(sum, w)}, &limit{r: z, left: o.maxSize}, make([]byte, 128<<10))
+		n, err := copyChunks(give, &limit{r: z, left: o.maxSize}, sum)
 		if err != nil {
 			return err
 		}
@@ -151,6 +151,9 @@ func (l *limit) Read(p []byte) (int, error) {
 
 var errTooLarge = errors.New("it is larger than allowed once decompressed")
 
+// onlyReader hides WriteTo.
+type onlyReader struct{ io.Reader }
+
 // unpack stages a layer above parent, which is staged or in the store already.
 //
 // A tar that cannot be put together again from the files that it has (a later entry replaces an earlier one, a sparse
@@ -221,22 +224,16 @@ func (t *txn) apply(ctx context.Context, l *stagedLayer, in *layerStream, o *add
 			return "", fmt.Errorf("root directory: %w", err)
 		}
 	}
-	tee, done, err := asm.NewInputTarStreamWithDone(in, w, &crcPutter{})
-	if err != nil {
-		_ = w.close() // err says more
-		return "", err
-	}
-	l.Size, err = layertar.Apply(ctx, dir, tee, layertar.Options{Owners: o.owners, Lowers: lowers, MaxSize: o.maxSize})
-	_ = tee.Close() // ends the splitting where Apply stopped early
-	splitErr := <-done
+	l.Size, err = layertar.Apply(ctx, dir, in, layertar.Options{Owners: o.owners, Lowers: lowers, MaxSize: o.maxSize, Record: w})
 	closeErr := w.close()
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+		_, _ = io.Copy(io.Discard, onlyReader{in}) // a digest that differs tells more than where the damage shows
+	}
 	switch {
 	case err != nil && in.failed() != nil:
 		return "", in.failed() // without the entry that the reader happened to be at
 	case err != nil:
 		return "", err
-	case splitErr != nil:
-		return "", splitErr
 	case closeErr != nil:
 		return "", fmt.Errorf("write %s: %w", tarSplitFile, closeErr)
 	case w.lossy == "" && w.bytes != in.bytes:
@@ -257,12 +254,17 @@ func (t *txn) storeWhole(ctx context.Context, src *layerSource, l *stagedLayer, 
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(onlyWriter{wholeWriter{w}}, onlyReader{in}, make([]byte, chunkSize))
+	for err == nil {
+		var p []byte
+		if p, err = in.next(); err == nil {
+			err = w.Segment(p)
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
 	return errors.Join(err, w.close())
 }
-
-// onlyReader hides WriteTo.
-type onlyReader struct{ io.Reader }
 
 // openLowers opens the directories of a layer and of those below it, topmost first.
 func (t *txn) openLowers(chain digest.Digest) (dirs []*os.File, err error) {

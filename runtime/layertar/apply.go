@@ -24,8 +24,8 @@ import (
 // of archive/tar and of layer itself; the context's. What was unpacked until then is the caller's to remove.
 func Apply(ctx context.Context, dir *os.File, layer io.Reader, o Options) (size int64, err error) {
 	o = o.fill()
-	in := &limited{ctx: ctx, r: layer, left: o.MaxSize}
-	u := &unpacker{o: o, tar: tar.NewReader(in), euid: uint32(os.Geteuid()), egid: uint32(os.Getegid())}
+	in := &limited{ctx: ctx, r: layer, left: o.MaxSize, rec: recording{to: o.Record}}
+	u := &unpacker{o: o, tar: tar.NewReader(in), rec: &in.rec, euid: uint32(os.Geteuid()), egid: uint32(os.Getegid())}
 	if len(o.Lowers) > 0 {
 		u.lowers = newUnion(o.Lowers...)
 	}
@@ -36,7 +36,11 @@ func Apply(ctx context.Context, dir *os.File, layer io.Reader, o Options) (size 
 	if err := u.all(); err != nil {
 		return 0, err
 	}
-	if _, err := io.Copy(io.Discard, in); err != nil {
+	_, err = io.Copy(io.Discard, in)
+	if err == nil {
+		err = in.rec.flush()
+	}
+	if err != nil {
 		return 0, fmt.Errorf("unpack layer: %w", err)
 	}
 	return u.size, nil
@@ -46,6 +50,7 @@ func Apply(ctx context.Context, dir *os.File, layer io.Reader, o Options) (size 
 type unpacker struct {
 	o          Options
 	tar        *tar.Reader
+	rec        *recording
 	lowers     *union // nil for none
 	euid, egid uint32
 
@@ -78,12 +83,18 @@ func (u *unpacker) all() error {
 		if n >= u.o.MaxEntries {
 			return fmt.Errorf("%w: more than %d entries", ErrTooLarge, u.o.MaxEntries)
 		}
-		if h.Typeflag == tar.TypeXGlobalHeader {
-			continue // says nothing that archive/tar would apply; git-archive(1) keeps a comment there
+		if err := u.rec.flush(); err != nil {
+			return err
 		}
-		u.entry = h.Name
-		if err := u.unpack(h); err != nil {
-			return &EntryError{h.Name, err}
+		// A global header says nothing that archive/tar would apply; git-archive(1) keeps a comment there.
+		if h.Typeflag != tar.TypeXGlobalHeader {
+			u.entry = h.Name
+			if err := u.unpack(h); err != nil {
+				return &EntryError{h.Name, err}
+			}
+		}
+		if err := u.rec.file(h.Name); err != nil {
+			return err
 		}
 	}
 	if err := u.leaveTo(0); err != nil {
@@ -205,7 +216,7 @@ func (u *unpacker) regular(at sys.At, h *tar.Header, m *meta) error {
 		return err
 	}
 	defer sys.Close(fd)
-	if err := writeData(fd, u.tar, h); err != nil {
+	if err := writeData(fd, u.tar, h, u.rec); err != nil {
 		return err
 	}
 	return u.dress(at, m)

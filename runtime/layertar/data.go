@@ -27,6 +27,7 @@ type limited struct {
 	ctx  context.Context
 	r    io.Reader
 	left int64
+	rec  recording
 }
 
 func (l *limited) Read(p []byte) (int, error) {
@@ -39,6 +40,9 @@ func (l *limited) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	if l.left -= int64(n); l.left < 0 {
 		return 0, fmt.Errorf("%w: the tar does not end where it may at most", ErrTooLarge)
+	}
+	if rerr := l.rec.read(p[:n]); rerr != nil {
+		return n, rerr
 	}
 	return n, err
 }
@@ -59,10 +63,12 @@ func isSparse(h *tar.Header) bool {
 
 // writeData writes an entry's data to the new file fd. What has holes in the tar gets holes on disk, and so does a long
 // run of zeros in any other file: the tar of a commit has no holes, and a disk image of a terabyte would not fit.
-func writeData(fd int, r io.Reader, h *tar.Header) error {
+func writeData(fd int, r io.Reader, h *tar.Header, rec *recording) error {
 	if h.Size == 0 {
 		return nil
 	}
+	rec.inData = true
+	defer func() { rec.inData = false }()
 	bp := buffers.Get().(*[]byte)
 	defer buffers.Put(bp)
 	sparse := isSparse(h)
@@ -73,6 +79,7 @@ func writeData(fd int, r io.Reader, h *tar.Header) error {
 		if err != nil && err != io.EOF && !(errors.Is(err, io.ErrUnexpectedEOF) && off+int64(n) == h.Size) {
 			return fmt.Errorf("read data: %w", err)
 		}
+		rec.data((*bp)[:n])
 		write := pwrite
 		switch {
 		case sparse:

@@ -33,6 +33,9 @@ type Options struct {
 	// MaxEntries bounds the number of entries. Default: 10 million.
 	MaxEntries int64
 
+	// Record, where not nil, is told what the tar is made of.
+	Record Recorder
+
 	// Warn is told what of an entry is lost and may be: an attribute that takes privilege, the owner of a symbolic link
 	// where owners live in attributes. Default: nobody is told.
 	Warn func(entry string, err error)

@@ -22,6 +22,14 @@ func WriteDevice(fd int, p []byte) unix.Errno {
 	return e
 }
 
+// DeviceReady tells whether fd has something to read (poll(2)). Nor is the scheduler told.
+func DeviceReady(fd int) bool {
+	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	var now unix.Timespec
+	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	return n == 1 && p.Revents&unix.POLLIN != 0
+}
+
 // View is the structure that p begins with.
 //
 // Preconditions: T has no pointers; p is as long as T and aligned as T. Otherwise it panics.

@@ -40,6 +40,9 @@ type loop struct {
 
 	dog watchdog
 
+	spins   bool     // whether to use spinner
+	spinner *spinner // of the only reader that waits
+
 	lostOnce sync.Once
 	surplus  atomic.Int32  // how many readers on duty are to go off duty
 	waiting  atomic.Int32  // how many readers wait for a request
@@ -106,6 +109,7 @@ func newLoopAfter(fd int, fs *requests, opts *fuse.MountOptions, prepare func(l 
 	l := &loop{fd: fd, d: newDispatcher(fs, opts), gone: fs.gone, maxWrite: opts.MaxWrite, onDuty: 1}
 	l.readers.Store(&[]*reader{})
 	l.dog.init(l)
+	l.spins, l.spinner = true, newSpinner(fd)
 	r, err := l.newReader()
 	if err == nil {
 		l.first = r
@@ -114,6 +118,7 @@ func newLoopAfter(fd int, fs *requests, opts *fuse.MountOptions, prepare func(l 
 		}
 	}
 	if err != nil {
+		l.spinner.close()
 		_ = unix.Close(fd) // the mount is of no use without us
 		return nil, err
 	}
@@ -191,6 +196,7 @@ func (l *loop) serve() {
 	l.first.run()
 	l.running.Wait()
 	l.dog.stop()
+	l.spinner.close()
 	l.d.fs.OnUnmount()
 	l.sending.Lock()
 	l.closed = true
@@ -271,6 +277,7 @@ func (r *reader) isFast() bool {
 // The reader counts as waiting until the caller says that it is not.
 func (r *reader) read() (int, unix.Errno) {
 	r.l.waiting.Add(1)
+	r.l.spin()
 	for {
 		n, errno := sys.ReadDevice(r.l.fd, r.msg.room())
 		switch errno {

@@ -89,11 +89,13 @@ func newUring(fd int, fs *requests, opts *fuse.MountOptions, wanted bool) (carri
 	if no == nil {
 		if no = u.register(); no == nil {
 			l.settings.Transport = Uring
+			l.spins = false // nobody waits for what comes by the device
 			return u, nil
 		}
 		if err := u.stop(); err != nil {
 			// The kernel would hold all requests back, waiting for entries.
 			l.drop(l.first)
+			l.spinner.close()
 			_ = unix.Close(fd) // nothing is left to be said
 			return nil, fmt.Errorf("FUSE over io_uring: %w; then: %w", no, err)
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // watchdog looks after the readers of a loop while requests come fast, or all readers are busy, and sleeps else.
@@ -167,11 +169,7 @@ func (w *watchdog) weigh() (requests uint64) {
 }
 
 // backlog tells whether requests wait to be read.
-func (l *loop) backlog() bool {
-	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
-	n, _ := unix.Poll(p, 0) // where it fails, reading will tell
-	return n > 0 && p[0].Revents&unix.POLLIN != 0
-}
+func (l *loop) backlog() bool { return sys.DeviceReady(l.fd) }
 
 // balance puts readers on duty and takes them off, by whether all are busy.
 func (w *watchdog) balance(busy bool) {

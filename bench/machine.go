@@ -76,10 +76,12 @@ func version(program string) (found string) {
 		return ""
 	}
 	for line := range strings.Lines(string(out)) {
-		if line = strings.TrimSpace(line); !strings.ContainsAny(line, "0123456789") {
+		line = strings.TrimSpace(line)
+		own := strings.HasPrefix(line, filepath.Base(program)) // also of one that was built without a number
+		if !own && !strings.ContainsAny(line, "0123456789") {
 			continue
 		}
-		if found == "" || strings.HasPrefix(line, filepath.Base(program)) {
+		if found == "" || own {
 			found = line
 		}
 	}

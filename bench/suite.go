@@ -90,7 +90,7 @@ func (s *Suite) Interrupted() *report.Report { return s.found.complete() }
 func (s *Suite) rows() (rows []*row) {
 	var present []System
 	for _, sys := range s.Systems {
-		if !slices.ContainsFunc(s.Workloads, func(w Workload) bool { return w.can(sys) }) {
+		if !slices.ContainsFunc(s.Workloads, func(w Workload) bool { return w.Can(sys) }) {
 			continue
 		}
 		s.found.system(sys.Name)
@@ -106,7 +106,7 @@ func (s *Suite) rows() (rows []*row) {
 		s.found.workload(w.Workload)
 		row := &row{w: w}
 		for _, sys := range present {
-			if w.can(sys) {
+			if w.Can(sys) {
 				row.columns = append(row.columns, &column{sys: sys})
 			}
 		}

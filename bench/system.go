@@ -68,7 +68,12 @@ func NewSystem(name, bin string) (System, error) {
 		if some {
 			opts = strings.Split(options, "+")
 		}
-		s.mount = func(m *Mount) error { return m.serveLayers(filepath.Join(bin, Laminafs), opts...) }
+		s.mount = func(m *Mount) error {
+			if err := m.serveLayers(filepath.Join(bin, Laminafs), opts...); err != nil {
+				return err
+			}
+			return m.understood()
+		}
 	default:
 		if !slices.Contains(Launchers, family) {
 			return s, fmt.Errorf("there is no system %q: there are %s", name, strings.Join(append(slices.Clone(Unions), Launchers...), ", "))
@@ -151,6 +156,21 @@ func mountOverlay(m *Mount) error {
 func (m *Mount) serveLayers(program string, opts ...string) error {
 	opts = append(slices.Clone(opts), "lowerdir="+strings.Join(m.layers.Lowers, ":"), "upperdir="+m.upper, "workdir="+m.work)
 	return m.serve(program, "-f", "-o", strings.Join(opts, ","), m.Dir)
+}
+
+// understood is an error where laminafs does not know an option: as fuse-overlayfs it warns and goes on, and what was measured
+// would bear the name of something else.
+func (m *Mount) understood() error {
+	text, err := os.ReadFile(m.log.Name())
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "unknown option") {
+			return errors.New(strings.TrimSpace(line))
+		}
+	}
+	return nil
 }
 
 // mountUnionfs runs unionfs-fuse, copying up on write as the others do. Its whiteouts are files in the upper, which it

@@ -17,8 +17,8 @@ type Workload struct {
 	launch *launchWork // nil for one of the unions'
 }
 
-// can reports whether the system does such things at all.
-func (w *Workload) can(sys System) bool {
+// Can reports whether the system does such things at all.
+func (w *Workload) Can(sys System) bool {
 	if w.union != nil {
 		return sys.union()
 	}

@@ -40,9 +40,10 @@ func (r *Report) HTML(w io.Writer) error {
 		Busy     bool
 		Cut      string
 		Wrong    []Sample
+		Skipped  []*skipGroup
 		Verdicts []htmlVerdict
 		Groups   []htmlGroup
-	}{Report: r, Others: 100 * r.others(), Busy: r.others() > Quiet, Cut: r.cut(), Wrong: r.Incorrect()}
+	}{Report: r, Others: 100 * r.others(), Busy: r.others() > Quiet, Cut: r.cut(), Wrong: r.Incorrect(), Skipped: r.skipped()}
 	for _, v := range r.Verdicts() {
 		data.Verdicts = append(data.Verdicts, htmlVerdict{v, v.got()})
 	}

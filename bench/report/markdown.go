@@ -222,20 +222,51 @@ func (r *Report) goals(b *bytes.Buffer) {
 }
 
 func (r *Report) skips(b *bytes.Buffer) {
-	if len(r.Skipped) == 0 {
-		return
+	for i, s := range r.skipped() {
+		if i == 0 {
+			fmt.Fprint(b, "\n## Not measured\n\n")
+		}
+		fmt.Fprintf(b, "- %s: %s\n", s.What(), s.Why)
 	}
-	fmt.Fprint(b, "\n## Not measured\n\n")
+}
+
+// skipGroup is what was skipped for one reason.
+type skipGroup struct {
+	workloads, systems []string
+	Why                string
+}
+
+func (g *skipGroup) What() string {
+	return strings.Join(g.workloads, ", ") + " on " + strings.Join(g.systems, ", ")
+}
+
+// skipped joins what has the same reason: a tree that cannot be made is missed by many.
+func (r *Report) skipped() (list []*skipGroup) {
+	var each []*skipGroup // by workload
 	for _, s := range r.Skipped {
-		workload, system := s.Workload, s.System
+		workload, system, why := s.Workload, s.System, oneLine(s.Why)
 		if workload == "" {
 			workload = "everything"
 		}
 		if system == "" {
 			system = "every system"
 		}
-		fmt.Fprintf(b, "- %s on %s: %s\n", workload, system, oneLine(s.Why))
+		i := slices.IndexFunc(each, func(g *skipGroup) bool { return g.Why == why && g.workloads[0] == workload })
+		if i < 0 {
+			i = len(each)
+			each = append(each, &skipGroup{workloads: []string{workload}, Why: why})
+		}
+		each[i].systems = append(each[i].systems, system)
 	}
+	for _, g := range each {
+		i := slices.IndexFunc(list, func(l *skipGroup) bool { return l.Why == g.Why && slices.Equal(l.systems, g.systems) })
+		if i < 0 {
+			list = append(list, g)
+			continue
+		}
+		list[i].workloads = append(list[i].workloads, g.workloads...)
+	}
+	return list
 }
 
 // oneLine keeps a message from breaking a list.

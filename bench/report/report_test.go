@@ -92,6 +92,15 @@ func TestReadSaysWhatIsWrong(t *testing.T) {
 		{"unknown workload", change(func(m map[string]any) { sample(m)["workload"] = "dance" }), `no workload "dance"`},
 		{"unknown system", change(func(m map[string]any) { sample(m)["system"] = "aufs" }), `no system "aufs"`},
 		{"no time", change(func(m map[string]any) { sample(m)["wall_ns"] = 0 }), "walk on overlay has impossible times"},
+		{"two workloads", change(func(m map[string]any) { m["workloads"] = append(m["workloads"].([]any), m["workloads"].([]any)...) }),
+			`the workload "walk" is there twice`},
+		{"two systems", change(func(m map[string]any) { m["systems"] = append(m["systems"].([]any), m["systems"].([]any)...) }),
+			`the system "overlay" is there twice`},
+		{"two samples", change(func(m map[string]any) { m["samples"] = append(m["samples"].([]any), m["samples"].([]any)...) }),
+			"two samples of repetition 1 of walk on overlay"},
+		{"no repetition", change(func(m map[string]any) { sample(m)["rep"] = -1 }), "walk on overlay has an impossible repetition"},
+		{"no memory", change(func(m map[string]any) { sample(m)["memory"] = map[string]any{"peak": -1} }), "walk on overlay has impossible memory"},
+		{"no requests", change(func(m map[string]any) { sample(m)["requests"] = map[string]any{"READ": -1} }), "impossible number of READ"},
 		{"time before", change(func(m map[string]any) { sample(m)["client_ns"] = -1 }), "impossible times"},
 	}
 	for _, tt := range tests {
@@ -218,6 +227,28 @@ func TestFilesAreWholeOrAsBefore(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Errorf("left: %v, error %v", left, err)
+	}
+}
+
+// What is missing for one reason is told of at once.
+func TestSkippedForTheSameReason(t *testing.T) {
+	r := made(map[string][]int{"overlay": {1}})
+	r.Skipped = []Skip{
+		{System: "runc", Why: "not there"},
+		{Workload: "a", System: "x", Why: "no\ntree"}, {Workload: "a", System: "y", Why: "no tree"},
+		{Workload: "b", System: "x", Why: "no tree"}, {Workload: "b", System: "y", Why: "no tree"},
+		{Workload: "c", System: "x", Why: "no tree"}, {Workload: "d", Why: "interrupted"},
+	}
+	want := []string{"everything on runc: not there", "a, b on x, y: no tree", "c on x: no tree", "d on every system: interrupted"}
+	var md, html bytes.Buffer
+	if err := errors.Join(r.Markdown(&md), r.HTML(&html)); err != nil {
+		t.Fatal(err)
+	}
+	if list := "\n## Not measured\n\n- " + strings.Join(want, "\n- ") + "\n"; !strings.HasSuffix(md.String(), list) {
+		t.Errorf("the tables do not end in %q:\n%s", list, md.String())
+	}
+	if list := "<ul><li>" + strings.Join(want, "</li><li>") + "</li></ul>"; !strings.Contains(html.String(), list) {
+		t.Errorf("the page does not have %q:\n%s", list, html.String())
 	}
 }
 

@@ -163,18 +163,55 @@ func (r *Report) check() error {
 	if r.Schema != Schema {
 		return fmt.Errorf("schema %d: this version reads %d", r.Schema, Schema)
 	}
+	if name, twice := repeated(r.Workloads, func(w Workload) string { return w.Name }); twice {
+		return fmt.Errorf("the workload %q is there twice", name)
+	}
+	if name, twice := repeated(r.Systems, func(s System) string { return s.Name }); twice {
+		return fmt.Errorf("the system %q is there twice", name)
+	}
 	for i, s := range r.Samples {
-		where := fmt.Sprintf("sample %d", i)
-		switch {
-		case r.workload(s.Workload) == nil:
-			return fmt.Errorf("%s: there is no workload %q", where, s.Workload)
-		case !slices.Contains(r.Systems, System{s.System}):
-			return fmt.Errorf("%s: there is no system %q", where, s.System)
-		case s.Wall < 0 || s.Client < 0 || s.Server < 0 || s.Wall == 0 && s.Incorrect == "":
-			return fmt.Errorf("%s: %s on %s has impossible times", where, s.Workload, s.System)
+		if err := r.checkSample(&s); err != nil {
+			return fmt.Errorf("sample %d: %w", i, err)
+		}
+	}
+	if name, twice := repeated(r.Samples, func(s Sample) string { return fmt.Sprintf("repetition %d of %s on %s", s.Rep+1, s.Workload, s.System) }); twice {
+		return fmt.Errorf("there are two samples of %s", name)
+	}
+	return nil
+}
+
+func (r *Report) checkSample(s *Sample) error {
+	what := s.Workload + " on " + s.System
+	switch {
+	case r.workload(s.Workload) == nil:
+		return fmt.Errorf("there is no workload %q", s.Workload)
+	case !slices.Contains(r.Systems, System{s.System}):
+		return fmt.Errorf("there is no system %q", s.System)
+	case s.Rep < 0:
+		return fmt.Errorf("%s has an impossible repetition", what)
+	case s.Wall < 0 || s.Client < 0 || s.Server < 0 || s.Wall == 0 && s.Incorrect == "":
+		return fmt.Errorf("%s has impossible times", what)
+	case s.Memory != nil && (s.Memory.Peak < 0 || s.Memory.Before < 0 || s.Memory.After < 0):
+		return fmt.Errorf("%s has impossible memory", what)
+	}
+	for op, n := range s.Requests {
+		if n < 0 {
+			return fmt.Errorf("%s has an impossible number of %s", what, op)
 		}
 	}
 	return nil
+}
+
+// repeated finds something whose name another has too.
+func repeated[T any](list []T, name func(T) string) (string, bool) {
+	seen := map[string]bool{}
+	for _, e := range list {
+		if seen[name(e)] {
+			return name(e), true
+		}
+		seen[name(e)] = true
+	}
+	return "", false
 }
 
 // WriteFiles writes report.json, report.md, report.html and chart.svg into dir.

@@ -33,8 +33,11 @@ func compareCommand() *cobra.Command {
 			c.Ours = func(system string) bool {
 				return slices.ContainsFunc(ours, func(p string) bool { ok, _ := path.Match(p, system); return ok })
 			}
-			if c.Alpha <= 0 || c.Alpha >= 1 || c.Threshold < 0 {
-				return fmt.Errorf("--alpha %g is between 0 and 1, --threshold %g at least 0", c.Alpha, c.Threshold)
+			switch {
+			case c.Alpha <= 0 || c.Alpha >= 1:
+				return fmt.Errorf("--alpha %g: want a number between 0 and 1", c.Alpha)
+			case c.Threshold < 0:
+				return fmt.Errorf("--threshold %g: want a fraction, 0 or more", c.Threshold)
 			}
 			return compare(cmd, c, args[0], args[1])
 		},
@@ -67,8 +70,8 @@ func compare(cmd *cobra.Command, c report.Compare, before, after string) error {
 	if err := changes.Text(cmd.OutOrStdout(), before, after); err != nil {
 		return err
 	}
-	if n := len(changes.Regressions()) + len(changes.Broken); n > 0 {
-		return fmt.Errorf("%d regressions%w", n, errWorse)
+	if n, m := len(changes.Regressions()), len(changes.Broken); n+m > 0 {
+		return fmt.Errorf("slower or larger: %d, broken: %d%w", n, m, errWorse)
 	}
 	return nil
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -250,6 +252,11 @@ func TestEverything(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"go", bench.Lamina, bench.Laminafs} {
+		if r.Machine.Versions[name] == "" {
+			t.Errorf("no version of %s in %v", name, r.Machine.Versions)
+		}
+	}
 	if r.Machine.Rootless != "" || r.Machine.Filesystem == "" || r.Machine.Kernel == "" || r.Machine.CPUs < 1 {
 		t.Errorf("machine: %+v", r.Machine)
 	}
@@ -300,7 +307,7 @@ func TestOptionsAreASystem(t *testing.T) {
 	needRoot(t)
 	dir := open(t)
 	_, complaints, code := call(t, nil, "run", "--scale", "tiny", "--reps", "1", "--dir", dir, "--out", dir+"/out",
-		"--systems", "laminafs,laminafs:whiteout=overlay,laminafs:whiteout=none", "--workloads", "rm-lower", "--ledger", "more options")
+		"--systems", "laminafs,laminafs:whiteout=overlay,laminafs:whiteout=none,laminafs:whitout=overlay", "--workloads", "rm-lower", "--ledger", "more options")
 	r, err := report.Load(dir + "/out/report.json")
 	if err != nil || code != 0 {
 		t.Fatalf("exit status %d, error %v:\n%s", code, err, complaints)
@@ -310,7 +317,8 @@ func TestOptionsAreASystem(t *testing.T) {
 			t.Errorf("%s: %+v", name, s)
 		}
 	}
-	if len(r.Skipped) != 1 || r.Skipped[0].System != "laminafs:whiteout=none" || !strings.Contains(r.Skipped[0].Why, "whiteout=none") {
+	if len(r.Skipped) != 2 || r.Skipped[0].System != "laminafs:whiteout=none" || !strings.Contains(r.Skipped[0].Why, "whiteout=none") ||
+		!strings.Contains(r.Skipped[1].Why, "unknown option whitout=overlay") {
 		t.Errorf("skipped: %+v", r.Skipped)
 	}
 	if text, err := os.ReadFile(dir + "/out/ledger.md"); err != nil || !strings.Contains(string(text), ": more options\n") {
@@ -484,7 +492,7 @@ func nothingLeft(t *testing.T, dir string, but ...string) {
 	if pids := processes(dir); len(pids) != 0 {
 		t.Errorf("processes are left: %v", pids)
 	}
-	if text, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(text), dir) {
+	if text, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(text), dir+"/") {
 		t.Errorf("mounts are left, error %v", err)
 	}
 	told, _ := filepath.Glob("/run/laminafs/si_*/mountpoint") // the pattern is right
@@ -648,6 +656,13 @@ func TestRunSaysWhatIsWrong(t *testing.T) {
 		{"--user no-such-user", "no-such-user"},
 		{"--dir /nowhere --workloads walk-cold", "/nowhere"},
 		{"extra", `unknown command "extra"`},
+		{"--systems plain,overlay,plain", "--systems: plain is there twice"},
+		{"--systems lamina --workloads walk-cold", "none of --systems does any of --workloads"},
+		{"--systems= --workloads walk-cold", "none of --systems does any of --workloads"},
+		{"--out /dev/null --workloads walk-cold", "--out: write below /dev/null: not a directory"},
+		{"--out /dev/null/x --workloads walk-cold", "--out: stat /dev/null/x: not a directory"},
+		{"--out /proc/x --systems plain --workloads walk-cold", "--out: mkdir /proc/x: "},
+		{"--out /sys --systems plain --workloads walk-cold", "--out: "},
 	} {
 		args := append([]string{"run", "--out", dir + "/out"}, strings.Fields(tt.args)...)
 		if _, complaints, code := call(t, nil, args...); code != exitFailed || !strings.Contains(complaints, tt.want) {
@@ -657,6 +672,44 @@ func TestRunSaysWhatIsWrong(t *testing.T) {
 	if _, err := os.Stat(dir + "/out"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("there is a report: %v", err)
 	}
+	u := ordinary(t)
+	if _, complaints, code := call(t, u, "run", "--workloads", "walk-cold", "--out", dir+"/out"); code != exitFailed || !strings.Contains(complaints, "permission denied") {
+		t.Errorf("in somebody else's directory: exit status %d, %q", code, complaints)
+	}
+}
+
+// A filesystem without room is told of, whatever is made on it, and nothing stays there.
+func TestNoSpace(t *testing.T) {
+	needRoot(t)
+	full := open(t)
+	if err := unix.Mount("none", full, "tmpfs", 0, "size=4m,mode=777"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(full, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	out := open(t)
+	_, complaints, code := call(t, nil, "run", "--scale", "tiny", "--reps", "1", "--dir", full, "--out", out+"/out",
+		"--systems", "plain,laminafs", "--workloads", "walk-cold,readdir-cold", "--rootfs", "/dev/null")
+	if code != exitFailed || !strings.Contains(complaints, "no space left on device") || !strings.Contains(complaints, "nothing could be measured: see ") {
+		t.Errorf("for the layers: exit status %d:\n%s", code, complaints)
+	}
+	nothingLeft(t, full)
+	fill, err := os.Create(full + "/fill")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fill.Close()
+	if _, err := io.Copy(fill, rand.Reader); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("filled: %v", err)
+	}
+	tables, complaints, code := call(t, nil, "run", "--scale", "tiny", "--reps", "1", "--dir", out, "--out", full, "--systems", "plain", "--workloads", "storm")
+	if code != exitFailed || !strings.Contains(complaints, "no space left on device; the tables are all that is left of the run") || !strings.Contains(tables, "| storm ") {
+		t.Errorf("for the report: exit status %d, %s:\n%s", code, tables, complaints)
+	}
+	nothingLeft(t, full, "fill")
 }
 
 func TestListAndShow(t *testing.T) {

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"slices"
+
 	"github.com/laminafs/lamina/bench"
 	"github.com/laminafs/lamina/bench/report"
 	"github.com/laminafs/lamina/runtime/idmap"
@@ -27,6 +31,29 @@ func (p *plan) systems() (list []bench.System, err error) {
 		list = append(list, s)
 	}
 	return list, nil
+}
+
+// check reports whether there is something to be measured, and what.
+func (p *plan) check() ([]bench.Workload, error) {
+	systems, err := p.systems()
+	if err != nil {
+		return nil, err
+	}
+	workloads, err := p.workloads()
+	if err != nil {
+		return nil, err
+	}
+	some := false
+	for i, s := range systems {
+		if slices.ContainsFunc(systems[:i], func(o bench.System) bool { return o.Name == s.Name }) {
+			return nil, fmt.Errorf("--systems: %s is there twice", s.Name)
+		}
+		some = some || slices.ContainsFunc(workloads, func(w bench.Workload) bool { return w.Can(s) })
+	}
+	if !some {
+		return nil, errors.New("nothing to be measured: none of --systems does any of --workloads")
+	}
+	return workloads, nil
 }
 
 func (p *plan) workloads() ([]bench.Workload, error) {

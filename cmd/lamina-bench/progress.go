@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/vbauerster/mpb/v8"
@@ -70,7 +71,7 @@ func (p *progress) Step(rep int, workload, system string) {
 }
 
 func (p *progress) Skipped(n int, why string) {
-	fmt.Fprintln(p.out, "skipped:", why)
+	fmt.Fprintln(p.out, "skipped:", strings.Join(strings.Fields(why), " "))
 	if p.bar != nil {
 		p.bar.IncrBy(n)
 	}

@@ -77,6 +77,11 @@ func (o *options) run(out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, plan.Scratch.remove()) }()
+	unmake, err := makeOut(o.out)
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	defer unmake()
 	r, err := o.measure(ctx, plan)
 	if err != nil {
 		return err
@@ -167,10 +172,7 @@ func (o *options) plan(ctx context.Context) (*plan, error) {
 	if err := writable(o.out); err != nil {
 		return nil, fmt.Errorf("--out: %w", err)
 	}
-	if _, err := p.systems(); err != nil {
-		return nil, err
-	}
-	some, err := p.workloads()
+	some, err := p.check()
 	if err != nil {
 		return nil, err
 	}
@@ -205,6 +207,24 @@ func writable(dir string) error {
 		}
 		return nil
 	}
+}
+
+// makeOut makes the directory for the report, and looks at whether a file can be made in it: some filesystems allow it and
+// refuse. What is returned removes the directory again if nothing is in it.
+func makeOut(dir string) (unmake func(), err error) {
+	unmake = func() {}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		unmake = func() { _ = os.Remove(dir) } // it may not be empty
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(dir, ".report-")
+	if err != nil {
+		unmake()
+		return nil, err
+	}
+	return unmake, errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 func parseScale(text string) (float64, error) {

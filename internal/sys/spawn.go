@@ -27,8 +27,14 @@ type Spawn struct {
 	Files []int  // become descriptors 0, 1, 2, ...; all others are close-on-exec
 
 	Flags uintptr // CLONE_NEW*, made by clone(2) itself
-	Join  []Join  // joined by the child, in this order, once it is released
-	Root  bool    // the child becomes user and group 0 of its user namespace, without other groups
+
+	// Cgroup is a directory of cgroup2 that the child is born in, which costs nothing; 0 for none. Where clone3(2) is refused it
+	// is not: see InCgroup.
+	Cgroup   int
+	InCgroup bool // set by Start
+
+	Join []Join // joined by the child, in this order, once it is released
+	Root bool   // the child becomes user and group 0 of its user namespace, without other groups
 
 	// Undumpable lets nobody trace the process, or look into it, from its first instruction on: the real user id is
 	// 65534, or 1, while it executes, and the kernel then makes the new program undumpable (fs/exec.c, begin_new_exec). The
@@ -86,6 +92,8 @@ type child struct {
 	otherID   bool
 	pdeathsig uintptr
 	flags     uintptr
+	clone3    cloneArgs
+	into      bool // clone3 is to be called
 	nofile    nofile.Limit
 	setNofile bool
 	wait      [2]uintptr // the pipe that the parent's word comes through: read end, write end
@@ -93,6 +101,11 @@ type child struct {
 	pidfd     int32
 	word      [1]byte
 	failure   [8]byte
+}
+
+// cloneArgs is struct clone_args of linux/sched.h.
+type cloneArgs struct {
+	flags, pidfd, childTid, parentTid, exitSignal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
 }
 
 // Start starts the process. release is called while the child waits, in its new namespaces, before it joins,
@@ -107,7 +120,13 @@ func (s *Spawn) Start(release func(pid int) error) (pid, pidfd int, err error) {
 		return 0, -1, err
 	}
 	syscall.ForkLock.Lock()
+	c.into = s.Cgroup > 0
 	p, e := fork(c)
+	s.InCgroup = c.into && e == 0
+	if c.into && e != 0 {
+		c.into = false // an old kernel, a filter that does not know the call, a cgroup that may not be entered
+		p, e = fork(c)
+	}
 	syscall.ForkLock.Unlock()
 	goruntime.KeepAlive(s)
 	if e != 0 {
@@ -205,6 +224,10 @@ func (s *Spawn) prepare() (*child, *pipes, error) {
 		c.otherID = s.Undumpable // under no_new_privs, the execution would give up the effective id for the real one
 	}
 	c.nofile, c.setNofile = nofile.ForChildren()
+	c.clone3 = cloneArgs{
+		flags: uint64(c.flags) | unix.CLONE_PIDFD | unix.CLONE_INTO_CGROUP, pidfd: uint64(uintptr(unsafe.Pointer(&c.pidfd))),
+		exitSignal: uint64(syscall.SIGCHLD), cgroup: uint64(s.Cgroup),
+	}
 	return c, p, p.open(c, above)
 }
 
@@ -256,7 +279,9 @@ func fork(c *child) (pid uintptr, e syscall.Errno) {
 		step uint32
 	)
 	beforeFork()
-	if goruntime.GOARCH == "s390x" {
+	if c.into {
+		pid, _, e = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&c.clone3)), unsafe.Sizeof(c.clone3), 0)
+	} else if goruntime.GOARCH == "s390x" {
 		pid, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, 0, c.flags|unix.CLONE_PIDFD|uintptr(syscall.SIGCHLD), uintptr(unsafe.Pointer(&c.pidfd)), 0, 0, 0)
 	} else {
 		pid, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, c.flags|unix.CLONE_PIDFD|uintptr(syscall.SIGCHLD), 0, uintptr(unsafe.Pointer(&c.pidfd)), 0, 0, 0)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"sync"
@@ -197,6 +198,51 @@ func (g *Group) Add(pid int) error {
 		}
 	}
 	return nil
+}
+
+// Doors are how a process with a single thread, or a thread that is about to execute a program, enters the group by
+// itself. To be put into it by somebody else (Add) takes as long as the kernel needs to stop all forks of the machine,
+// some 10 ms (cgroup_attach_lock of kernel/cgroup/cgroup.c): a thread that moves itself, and a child that is born in its
+// group, stop nobody.
+type Doors struct {
+	Tasks []*os.File // "tasks" of each hierarchy of v1: the thread writes "0"
+	Dir   *os.File   // the directory of cgroup2 that a child is born in (CLONE_INTO_CGROUP); nil without
+}
+
+// Close closes the files.
+func (d *Doors) Close() {
+	for _, f := range append(d.Tasks, d.Dir) {
+		_ = f.Close() // nothing was written, and nil is fine
+	}
+}
+
+// Doors opens them. On v2 there are none: the group of a container that is limited to few processes has no room for the
+// threads that make it.
+func (g *Group) Doors() (_ *Doors, err error) {
+	d := &Doors{}
+	if g.v2() {
+		return d, nil
+	}
+	defer func() {
+		if err != nil {
+			d.Close()
+			err = fmt.Errorf("cgroup: %w", err)
+		}
+	}()
+	for _, c := range slices.Sorted(maps.Keys(g.place.Paths)) {
+		if c == unified {
+			if d.Dir, err = os.Open(g.place.Paths[c]); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(g.place.Paths[c], "tasks"), os.O_WRONLY, 0)
+		if err != nil {
+			return nil, err
+		}
+		d.Tasks = append(d.Tasks, f)
+	}
+	return d, nil
 }
 
 // Update changes the limits that r has, and leaves the others.

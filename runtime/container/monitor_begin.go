@@ -57,12 +57,20 @@ func (m *monitor) begin(console [2]uint) (err error) {
 	if err != nil {
 		return err
 	}
+	doors, err := r.group.Doors()
+	if err != nil {
+		return err
+	}
+	defer doors.Close()
 	r.sandbox, err = sandbox.Create(sandbox.Options{
 		Spec: spec, Self: m.init(), Stdio: stdio, Init: wantsInit(m.c.r.HostConfig),
 		Console: func(master *os.File) { r.console = master },
+		Tasks:   doors.Tasks, Cgroup: doors.Dir,
 		Joined: func(pid int) error {
-			if err := r.group.Add(pid); err != nil {
-				return err
+			if len(doors.Tasks) == 0 {
+				if err := r.group.Add(pid); err != nil {
+					return err
+				}
 			}
 			return errors.Join(m.startNetwork(r, pid), faultJoined.Hit())
 		},

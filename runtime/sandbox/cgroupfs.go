@@ -50,7 +50,7 @@ func sorted(m map[string]string) []string {
 
 // ownCgroups, called before the cgroup namespace is made, maps a hierarchy's controllers, or name=NAME, or nothing for the unified one, to our cgroup in it.
 func ownCgroups() (map[string]string, error) {
-	b, err := os.ReadFile("/proc/self/cgroup")
+	b, err := os.ReadFile("/proc/thread-self/cgroup") // the other threads are elsewhere
 	if err != nil {
 		return nil, err
 	}

@@ -70,11 +70,21 @@ func Create(o Options) (*Container, error) {
 	start := sys.Spawn{
 		Args: []string{RoleInit}, Flags: ns.fresh &^ unix.CLONE_NEWCGROUP, Root: ns.isNew(unix.CLONE_NEWUSER),
 	}
-	c.first, c.conn, err = spawn(start, o.Self, &p.config, o.Stdio, o.Spec.Process.Terminal, p.files, joined, prepare)
+	if o.Cgroup != nil {
+		start.Cgroup = int(o.Cgroup.Fd())
+	}
+	c.first, c.conn, err = spawn(&start, o.Self, &p.config, o.Stdio, o.Spec.Process.Terminal, p.files, joined, prepare)
 	if err != nil {
 		return nil, fmt.Errorf("start in new namespaces: %w", err)
 	}
-	if err := c.join(o.Joined); err != nil {
+	err = nil
+	if o.Cgroup != nil && !start.InCgroup {
+		err = c.enterCgroup2()
+	}
+	if err == nil {
+		err = c.join(o.Joined)
+	}
+	if err != nil {
 		c.abandon()
 		return nil, err
 	}
@@ -237,7 +247,7 @@ func (p *Process) whyEnded(err error) error {
 
 // spawn starts our executable in a role. The goroutine that does so stays with its thread until the process has
 // ended; join are namespaces that the thread enters first.
-func spawn(s sys.Spawn, path string, config any, stdio [3]*os.File, terminal bool, files []int, join []sys.Join, prepare func(pid int) error) (*Process, conn, error) {
+func spawn(s *sys.Spawn, path string, config any, stdio [3]*os.File, terminal bool, files []int, join []sys.Join, prepare func(pid int) error) (*Process, conn, error) {
 	self, err := openSelf(path)
 	if err != nil {
 		return nil, conn{}, err

@@ -60,7 +60,7 @@ func (c *Container) Exec(p *specs.Process, stdio [3]*os.File, console func(maste
 		}
 		return cfg.Process.raiseLimits(pid)
 	}
-	proc, conn, err := spawn(sys.Spawn{Args: []string{RoleExec}, Join: there, Root: nested}, c.opts.Self, &cfg, stdio, p.Terminal, nil, here, prepare)
+	proc, conn, err := spawn(&sys.Spawn{Args: []string{RoleExec}, Join: there, Root: nested}, c.opts.Self, &cfg, stdio, p.Terminal, nil, here, prepare)
 	if err != nil {
 		select {
 		case <-c.first.done:

@@ -22,6 +22,15 @@ const (
 	RoleReaper = "lamina-reaper" // ReaperMain
 )
 
+// The program in a container keeps to its first thread: what is true of a process, as the cgroup that its memory counts
+// in, is true of that one.
+func init() {
+	switch os.Args[0] {
+	case RoleInit, RoleExec, RoleReaper:
+		goruntime.LockOSThread()
+	}
+}
+
 // Main runs the role that the process was started for, if it is one of this package's, and does not return then.
 // Programs that use the package call it before anything else.
 func Main() {
@@ -174,6 +183,9 @@ func (in *initProcess) run() error {
 	}
 	if _, err := in.conn.expect(wordJoined); err != nil {
 		return staged("join", err)
+	}
+	if err := in.enterCgroups(); err != nil {
+		return staged("cgroup", err)
 	}
 	if in.cgroups, err = ownCgroups(); err != nil { // as they are called outside of the namespace
 		return staged("cgroup namespace", err)

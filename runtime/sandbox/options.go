@@ -33,8 +33,14 @@ type Options struct {
 	// Init has the command run below a PID 1 of ours that reaps processes and forwards signals (--init).
 	Init bool
 
+	// Tasks are the "tasks" of cgroups of v1, which init enters by itself, before it makes a cgroup namespace. Cgroup is the
+	// directory of a cgroup2 that it is born in; nil for none. They are the caller's to close.
+	Tasks  []*os.File
+	Cgroup *os.File
+
 	// Joined is called in the parent when init is in its namespaces, and before it makes a cgroup namespace: here
-	// pid is put into its cgroup, and its network is set up. An error of it ends the container and is returned.
+	// pid is put into its cgroup, if it does not enter it, and its network is set up. An error of it ends the container and
+	// is returned.
 	Joined func(pid int) error
 
 	// ExecJoined is the same for every process of Exec: it puts pid into the container's cgroup.

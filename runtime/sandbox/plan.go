@@ -30,6 +30,7 @@ type initConfig struct {
 	Hostname string
 	Domain   string
 	Cgroup   bool // make a cgroup namespace
+	Tasks    []taskFile
 
 	Root struct {
 		Fd          int // the rootfs, a detached mount
@@ -102,6 +103,11 @@ func (p *plan) fill(o *Options, ns *namespaces) (err error) {
 	c.Process.MakeCwd = true
 	c.Hostname, c.Domain = s.Hostname, s.Domainname
 	c.Cgroup = ns.isNew(unix.CLONE_NEWCGROUP)
+	for _, f := range o.Tasks {
+		if err := p.tasks(f); err != nil {
+			return err
+		}
+	}
 	c.Sysctl, c.Masked, c.Readonly = s.Linux.Sysctl, s.Linux.MaskedPaths, s.Linux.ReadonlyPaths
 	c.InitNS = initNamespace(ns.isNew(unix.CLONE_NEWUSER))
 
@@ -248,7 +254,7 @@ func initNamespace(nested bool) bool { return !nested && !userns.RunningInUserNS
 
 // wireVersion is that of initConfig, execConfig and message: a child may be another program than the parent, of another
 // build. It changes with them.
-const wireVersion = 1
+const wireVersion = 2
 
 // A versioned is what a child is told.
 type versioned struct {

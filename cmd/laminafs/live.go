@@ -17,30 +17,41 @@ import (
 
 // liveDir is the directory that tells of our mount. Without one, where there is no place for it, nothing is told.
 type liveDir struct {
-	*livemount.Dir
+	*livemount.Dir // set by tellOf, before anybody else asks for it
 
-	removed sync.Once
+	mu   sync.Mutex
+	gone bool // by mu
 }
 
-// tellOf makes the directory.
-func tellOf(info livemount.Info, target string, logger *log.Logger) *liveDir {
+// tellOf makes the directory, if the mount has not ended already.
+func (l *liveDir) tellOf(info livemount.Info, target string, logger *log.Logger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return
+	}
 	info.Mountpoint = target
 	d, err := livemount.Create(livemount.Bases(), info)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EROFS) {
 		logger.Printf("the mount will not be listed: %v", err)
 	}
-	return &liveDir{Dir: d}
+	l.Dir = d
 }
 
+// remove removes it, and returns when that is done, whoever began.
 func (l *liveDir) remove(logger *log.Logger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return
+	}
+	l.gone = true
 	if l.Dir == nil {
 		return
 	}
-	l.removed.Do(func() {
-		if err := l.Dir.Remove(); err != nil {
-			logger.Printf("remove %s: %v", l.ID, err)
-		}
-	})
+	if err := l.Dir.Remove(); err != nil {
+		logger.Printf("remove %s: %v", l.ID, err)
+	}
 }
 
 // writeRequests answers SIGUSR1.

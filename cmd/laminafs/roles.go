@@ -70,6 +70,7 @@ func takeRole() (role, error) {
 const (
 	msgLayers = 'l'
 	msgReady  = 'r'
+	msgClosed = 'c' // to a mounter that lives as long
 	msgFailed = 'e'
 )
 

@@ -28,6 +28,9 @@ type mounter interface {
 	ready() error
 	failed(err error)
 
+	// closed is called when nothing is written to the layers any more.
+	closed()
+
 	// unmount takes the mount away.
 	unmount(m *transport.Mount, lazy bool) error
 }
@@ -44,6 +47,7 @@ func (l localMounter) mount() (*transport.Mount, error) {
 }
 func (l localMounter) ready() error                                { return nil }
 func (l localMounter) failed(error)                                {}
+func (l localMounter) closed()                                     {}
 func (l localMounter) unmount(m *transport.Mount, lazy bool) error { return m.Unmount(lazy) }
 
 // remoteMounter is the process at the other end of a socket.
@@ -91,8 +95,16 @@ func (r *remoteMounter) mount() (*transport.Mount, error) {
 }
 
 func (r *remoteMounter) ready() error {
-	defer unix.Close(r.role.sock)
+	if r.role.kind != roleGuest {
+		defer unix.Close(r.role.sock)
+	}
 	return send(r.role.sock, msgReady, "")
+}
+
+func (r *remoteMounter) closed() {
+	if r.role.kind == roleGuest {
+		_ = send(r.role.sock, msgClosed, "") // a mounter that is gone has nobody to tell
+	}
 }
 
 func (r *remoteMounter) failed(err error) {
@@ -166,14 +178,32 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 		fs.Mounted(m.Minor)
 	}
 	fs.SetNotifier(m.Notifier())
-	live := tellOf(info, m.Target, logger)
+	live := &liveDir{}
 	defer live.remove(logger)
+	r, remote := mt.(*remoteMounter)
+	guest := remote && r.role.kind == roleGuest
+	if !guest {
+		live.tellOf(info, m.Target, logger)
+	}
 	s, err := m.Serve(fs, logger, cmd.opts.Debug, func() {
 		fs.Unmounted()
-		live.remove(logger) // the next mount of the layers may be there before all is on the disk
+		// The next mount of the layers may be there before all is on the disk.
+		if guest {
+			go live.remove(logger) // somebody waits for us
+		} else {
+			live.remove(logger)
+		}
 	})
 	if err == nil {
 		unionfs.ReadAhead(m.Minor)
+	}
+	if err == nil && guest {
+		// A container is about to be started: what others may want to know of the mount is written meanwhile.
+		told = true
+		err = mt.ready()
+		live.tellOf(info, m.Target, logger)
+	}
+	if err == nil {
 		t := newTeller(fs, m, s, union)
 		t.tell(live, logger)
 		if exp != nil {
@@ -183,8 +213,8 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	if err == nil && background {
 		err = out.leaveStdio(live)
 	}
-	if err == nil {
-		if r, ok := mt.(*remoteMounter); ok && r.role.left != 0 && r.role.kind != roleGuest {
+	if err == nil && !guest {
+		if remote && r.role.left != 0 {
 			prune()
 		}
 		told = true
@@ -199,7 +229,9 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	if end := wait(s, live, signals, func(lazy bool) error { return mt.unmount(m, lazy) }, logger); !end {
 		return nil // requests may be on their way: the kernel ends them when we are gone
 	}
-	return fs.Close()
+	err = fs.Close()
+	mt.closed()
+	return err
 }
 
 // wait returns true when the mount has ended, and false when it could not be ended but is to be given up.

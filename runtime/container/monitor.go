@@ -240,7 +240,7 @@ func (m *monitor) watchTree(u *union) {
 	}
 }
 
-// closeTree unmounts it.
+// closeTree unmounts it. What has served it may still be about to end: endTree.
 func (m *monitor) closeTree() error {
 	if m.root >= 0 {
 		_ = unix.Close(m.root) // O_PATH: it has nothing to lose
@@ -259,10 +259,18 @@ func (m *monitor) closeTree() error {
 	return errors.Join(err, m.union.unmount())
 }
 
+// endTree waits until laminafs has ended.
+func (m *monitor) endTree() error {
+	if m.union == nil {
+		return nil
+	}
+	return m.union.end()
+}
+
 // abort takes back what a failed start has made, and keeps the reason.
 func (m *monitor) abort(err error) {
 	_ = os.Remove(m.c.socket())
-	err = errors.Join(err, m.closeTree())
+	err = errors.Join(err, m.closeTree(), m.endTree())
 	m.mu.Lock()
 	m.st.Status = api.StateExited // as it was before
 	if m.st.FinishedAt.IsZero() {
@@ -426,13 +434,16 @@ func (m *monitor) told(r *run, again bool) {
 // finish ends it all: when it returns the container is as if no monitor had been.
 func (m *monitor) finish(listener net.Listener) {
 	err := errors.Join(m.closeTree(), faultUnmounted.Hit())
+	remove := m.c.r.HostConfig.AutoRemove
+	if !remove {
+		_ = m.endTree() // state.json names it as long as it lives
+	}
 	m.mu.Lock()
 	m.st.Status, m.st.ManuallyStopped = api.StateExited, m.manual && !m.goingDown
 	if err != nil {
 		m.st.Error = err.Error()
 	}
 	m.forgetLocked()
-	remove := m.c.r.HostConfig.AutoRemove
 	if !remove {
 		_ = writeState(m.c.dir(), m.st) // where it fails the next command finds a dead monitor, and says exited too
 	}
@@ -447,6 +458,7 @@ func (m *monitor) finish(listener net.Listener) {
 	if remove {
 		m.autoRemove()
 	}
+	_ = m.endTree() // it has had nothing of the container since closeTree
 	m.leave()
 	for _, w := range waiters {
 		w <- code

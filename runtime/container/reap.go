@@ -206,6 +206,9 @@ func (s *Store) sweep(id string) error {
 	if _, err := os.Stat(filepath.Join(dir, configFile)); err == nil {
 		return nil // made meanwhile
 	}
+	if err := killLeft(id, dir); err != nil {
+		return err // the union of a monitor that died while it removed
+	}
 	return s.sweepLocked(id)
 }
 

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	api "github.com/moby/moby/api/types/container"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // StartOptions say how a container is started.
@@ -190,27 +191,22 @@ func (s *Store) spawn(mode, id string, lock *os.File) (*conn, error) {
 		return nil, err
 	}
 	defer null.Close()
-	cmd := &exec.Cmd{
-		Path: s.o.Executable, Args: []string{MonitorArg0, mode, s.root, id, s.o.RunDir, s.o.Laminafs},
-		Env:   os.Environ(),
-		Dir:   "/",
-		Stdin: null, Stdout: null, Stderr: null,
-		ExtraFiles: []*os.File{theirs},
-		SysProcAttr: &syscall.SysProcAttr{
-			Setsid:     true,
-			Cloneflags: unix.CLONE_NEWNS, // it sets the propagation of what is in it first of all
-		},
-	}
+	args := []string{MonitorArg0, mode, s.root, id, s.o.RunDir, s.o.Laminafs}
+	files := []*os.File{null, null, null, theirs}
 	if lock != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, lock)
+		files = append(files, lock)
 	} else {
-		cmd.Args = append(cmd.Args, argExpected)
+		args = append(args, argExpected)
 	}
-	if err := cmd.Start(); err != nil {
+	pid, err := sys.StartProgram(s.o.Executable, args, os.Environ(), "/", files, &syscall.SysProcAttr{
+		Setsid:     true,
+		Cloneflags: unix.CLONE_NEWNS, // it sets the propagation of what is in it first of all
+	})
+	if err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("start the container's monitor: %w", err)
 	}
-	go func() { _ = cmd.Wait() }() // what it has to say it says on the socket
+	go func() { _, _ = sys.WaitProgram(pid) }() // what it has to say it says on the socket
 	return ours, nil
 }
 

@@ -101,7 +101,7 @@ func (m *monitor) serveTree(c *conn) int {
 		}
 	}
 	closeAll(files)
-	err = errors.Join(err, m.closeTree())
+	err = errors.Join(err, m.closeTree(), m.endTree())
 	r, e := replyWith(result, err)
 	if e != nil {
 		return 125

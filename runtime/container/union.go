@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/idmap"
 )
 
@@ -27,9 +27,10 @@ type union struct {
 	server process
 	ready  chan struct{} // closed when it answers, or never will: err
 	err    error
-	ended  chan struct{} // closed when laminafs has ended, and is reaped: not before all is written to the upper
-	stderr bytes.Buffer  // what it has said, once it has ended
-	state  error         // how it has ended
+	closed chan struct{}   // closed when nothing is written to the upper any more
+	ended  chan struct{}   // closed when laminafs has ended, and is reaped
+	stderr bytes.Buffer    // what it has said, once it has ended
+	state  unix.WaitStatus // how it has ended
 }
 
 // mount mounts the container's layers on the merged directory, in the mount namespace of this process, which is to be
@@ -49,25 +50,17 @@ func (c *Container) mount() (_ *union, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &union{target: m.Merged, ready: make(chan struct{}), ended: make(chan struct{})}
-	cmd := exec.Command(bin, "-o", unionOptions(m, c.r), mountSource, m.Merged)
-	cmd.Dir = m.LayersDir
-	cmd.Stderr = &u.stderr
-	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Unshareflags: unix.CLONE_NEWNS}
-	if cmd.Env, err = c.s.serverEnv(m.Merged); err == nil {
-		err = cmd.Start()
+	u := &union{target: m.Merged, ready: make(chan struct{}), closed: make(chan struct{}), ended: make(chan struct{})}
+	env, err := c.s.serverEnv(m.Merged)
+	if err == nil {
+		args := []string{bin, "-o", unionOptions(m, c.r), mountSource, m.Merged}
+		err = u.start(bin, args, env, m.LayersDir, theirs)
 	}
 	_ = theirs.Close()
 	if err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("%s: %w", bin, err)
 	}
-	u.server = identify(cmd.Process.Pid)
-	go func() {
-		u.state = cmd.Wait()
-		close(u.ended)
-	}()
 	if err := mountFuse(m.Merged, ours); err != nil {
 		_ = ours.Close() // it has nobody to serve, and ends
 		<-u.ended
@@ -76,9 +69,41 @@ func (c *Container) mount() (_ *union, err error) {
 	go func() {
 		u.err = u.greet(ours)
 		close(u.ready)
+		if u.err != nil || !saysClosed(ours) {
+			<-u.ended
+		}
+		close(u.closed)
 		_ = ours.Close()
 	}()
 	return u, nil
+}
+
+// start starts the server. What it says is read until nobody can say anything more.
+func (u *union) start(bin string, args, env []string, dir string, sock *os.File) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close() // the server has its own
+	says, said, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	pid, err := sys.StartProgram(bin, args, env, dir, []*os.File{null, null, said, sock},
+		&syscall.SysProcAttr{Setsid: true, Unshareflags: unix.CLONE_NEWNS})
+	_ = said.Close()
+	if err != nil {
+		_ = says.Close()
+		return err
+	}
+	u.server = identify(pid)
+	go func() {
+		_, _ = u.stderr.ReadFrom(says)
+		_ = says.Close() // read only
+		u.state, _ = sys.WaitProgram(pid)
+		close(u.ended)
+	}()
+	return nil
 }
 
 // mountSource is what the mount is called in /proc/mounts.
@@ -88,6 +113,7 @@ const mountSource = "lamina"
 const (
 	serverLayers = 'l' // it has opened the layers
 	serverReady  = 'r' // it answers
+	serverClosed = 'c' // all is written to the upper
 	serverFailed = 'e' // the text of an error follows
 )
 
@@ -126,13 +152,23 @@ func (u *union) greet(sock *os.File) error {
 	}
 }
 
+// saysClosed waits until the server says that nothing more is written. One that ends before that does not.
+func saysClosed(sock *os.File) bool {
+	buf := make([]byte, 1)
+	n, err := sock.Read(buf)
+	return err == nil && n == 1 && buf[0] == serverClosed
+}
+
 // whyEnded is why a server has ended that did not say so on the socket.
 func (u *union) whyEnded() error {
 	if text := strings.TrimSpace(u.stderr.String()); text != "" {
 		return errors.New(text)
 	}
-	if u.state != nil {
-		return fmt.Errorf("laminafs: %w", u.state)
+	switch {
+	case u.state.Signaled():
+		return fmt.Errorf("laminafs: %v", u.state.Signal())
+	case u.state != 0:
+		return fmt.Errorf("laminafs: exit status %d", u.state.ExitStatus())
 	}
 	return errors.New("laminafs ended before it answered")
 }
@@ -213,8 +249,8 @@ func (u *union) hasEnded() bool {
 	}
 }
 
-// unmount takes the mount away and waits until laminafs has ended. What still uses it, which nothing should, does so
-// no longer.
+// unmount takes the mount away and waits until nothing more is written to the upper. What still uses the mount, which
+// nothing should, does so no longer. The server is about to end then: see end.
 func (u *union) unmount() error {
 	err := unix.Unmount(u.target, 0)
 	if err == unix.EBUSY {
@@ -226,12 +262,20 @@ func (u *union) unmount() error {
 	if err != nil {
 		err = fmt.Errorf("unmount %s: %w", u.target, err)
 	}
+	return errors.Join(err, u.await(u.closed))
+}
+
+// end waits until laminafs has ended.
+func (u *union) end() error { return u.await(u.ended) }
+
+// await waits for what laminafs does by itself once it is unmounted, and kills one that does not.
+func (u *union) await(done <-chan struct{}) error {
 	select {
-	case <-u.ended:
-		return err
+	case <-done:
+		return nil
 	case <-time.After(reapPatience * time.Millisecond):
 	}
-	err = errors.Join(err, u.server.kill())
-	<-u.ended
+	err := u.server.kill()
+	<-done
 	return err
 }

@@ -91,14 +91,19 @@ func (t launchTask) newTrial(f *Fixtures, caller Caller) (_ trial, err error) {
 	return &launchTrial{t, e}, nil
 }
 
-// sharedBin has our programs where every caller can get at them.
+// sharedBin has our programs where every caller can get at them: as they are installed, with what lamina looks for beside
+// itself.
 func (f *Fixtures) sharedBin() (string, error) {
 	if err := os.Chmod(f.Dir, 0o755); err != nil {
 		return "", err
 	}
 	return f.make("bin", func(dir string) error {
-		for _, name := range []string{Lamina, Laminafs} {
-			if err := run("cp", "-L", filepath.Join(f.Bin, name), dir); err != nil {
+		for _, name := range []string{Lamina, Laminafs, "lamina-init"} {
+			path := filepath.Join(f.Bin, name)
+			if name != Lamina && name != Laminafs && !exists(path) {
+				continue // lamina can do without
+			}
+			if err := run("cp", "-L", path, dir); err != nil {
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package sys
 
 import (
 	"fmt"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,13 @@ func DeviceReady(fd int) bool {
 	var now unix.Timespec
 	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
 	return n == 1 && p.Revents&unix.POLLIN != 0
+}
+
+// SleepThread has the thread sleep, for less than a millisecond (nanosleep(2)). Nor is the scheduler told: the thread keeps
+// its processor of Go's, and the garbage collector waits.
+func SleepThread(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0) // a signal makes it a shorter sleep
 }
 
 // View is the structure that p begins with.

@@ -378,6 +378,9 @@ func (m *monitor) writeFiles() error {
 		if err := os.WriteFile(path, []byte(f.text), 0o644); err != nil {
 			return err
 		}
+		if err := os.Chmod(path, 0o644); err != nil { // whatever the caller's umask
+			return err
+		}
 		if uid != 0 || gid != 0 {
 			if err := os.Chown(path, uid, gid); err != nil {
 				return err

@@ -17,8 +17,8 @@ import (
 
 // app is one invocation: the global flags, the streams, and the store, which is opened when a command asks for it.
 type app struct {
-	in       *os.File
-	out, err *os.File
+	in, err *os.File
+	out     *output
 
 	root   string // --root; empty for the default
 	runDir string // --runroot; empty for the default
@@ -28,7 +28,7 @@ type app struct {
 }
 
 func newApp() *app {
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	a := &app{in: os.Stdin, out: &output{File: os.Stdout}, err: os.Stderr}
 	a.containers = sync.OnceValues(a.openContainers)
 	return a
 }

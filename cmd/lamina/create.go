@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/containerd/platforms"
 	"github.com/spf13/cobra"
 
 	"github.com/laminafs/lamina/cmd/lamina/createopts"
@@ -86,8 +87,12 @@ func (a *app) provide(ctx context.Context, f *createFlags, name string) error {
 		return err
 	}
 	if f.pull != "always" {
-		_, err := s.Get(name)
-		if err == nil || f.pull == "never" || !errors.Is(err, image.ErrNotFound) {
+		found, err := s.Get(name)
+		missing := errors.Is(err, image.ErrNotFound)
+		if err == nil {
+			missing, err = unsuitable(found, name, f.platform)
+		}
+		if !missing || f.pull == "never" {
 			return err
 		}
 		if !f.quiet {
@@ -95,6 +100,22 @@ func (a *app) provide(ctx context.Context, f *createFlags, name string) error {
 		}
 	}
 	return a.pull(ctx, name, pullFlags{quiet: f.quiet, platform: f.platform, out: a.err})
+}
+
+// unsuitable tells of an image that is for another platform than the one asked for, if any; err says so.
+func unsuitable(img *image.Image, name, platform string) (bool, error) {
+	if platform == "" || img.Spec.Architecture == "" {
+		return false, nil
+	}
+	want, err := platforms.Parse(platform)
+	if err != nil {
+		return false, fmt.Errorf("platform: %w", err)
+	}
+	if platforms.OnlyStrict(want).Match(platforms.Normalize(img.Spec.Platform)) {
+		return false, nil
+	}
+	return true, fmt.Errorf("image with reference %s was found but does not provide the specified platform (%s)",
+		familiar(name), platforms.Format(want))
 }
 
 func (a *app) createCommand() *cobra.Command {

@@ -26,5 +26,8 @@ func run() int {
 	heap.Begin(16<<20, 100)
 	a := newApp()
 	err := rootCommand(a).Execute()
+	if err == nil {
+		err = a.out.failed()
+	}
 	return report(a.err, err)
 }

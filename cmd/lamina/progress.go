@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 
@@ -33,7 +32,7 @@ type row struct {
 }
 
 // newProgress writes to out. Close ends it.
-func newProgress(out *os.File) *progress {
+func newProgress(out screen) *progress {
 	p := &progress{out: out, rows: map[string]*row{}}
 	if term.IsTerminal(int(out.Fd())) {
 		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithAutoRefresh())

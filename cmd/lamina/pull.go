@@ -16,7 +16,7 @@ type pullFlags struct {
 	quiet    bool
 	insecure bool
 	platform string
-	out      *os.File // for what is said
+	out      screen // for what is said
 }
 
 func (a *app) pullCommand() *cobra.Command {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,13 +14,22 @@ func (a *app) rmCommand() *cobra.Command {
 	var o container.RemoveOptions
 	cmd := command("rm [OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", between(1, -1),
 		"container rm, container remove, rm", func(cmd *cobra.Command, args []string) error {
-			return a.each(args, func(name string) error {
+			var errs []error
+			for _, name := range args {
 				c, err := a.container(strings.Trim(name, "/"))
-				if err != nil {
-					return err
+				if err == nil {
+					err = c.Remove(cmd.Context(), o)
 				}
-				return c.Remove(cmd.Context(), o)
-			})
+				switch {
+				case err == nil:
+					a.println(name)
+				case o.Force && errors.Is(err, container.ErrNotFound):
+					fmt.Fprintln(a.err, "Error: "+oneLine(err)) // said, but with --force no failure
+				default:
+					errs = append(errs, err)
+				}
+			}
+			return errors.Join(errs...)
 		})
 	cmd.Aliases = []string{"remove"}
 	cmd.Flags().BoolVarP(&o.Volumes, "volumes", "v", false, "Remove anonymous volumes associated with the container")

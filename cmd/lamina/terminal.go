@@ -49,7 +49,7 @@ func (a *app) streams(at attachment) *container.Streams {
 
 // consoleSize is height and width in characters of the terminal that is here; zero without one.
 func (a *app) consoleSize() [2]uint {
-	for _, f := range []*os.File{a.out, a.in} {
+	for _, f := range []*os.File{a.out.File, a.in} {
 		if w, h, err := term.GetSize(int(f.Fd())); err == nil {
 			return [2]uint{uint(h), uint(w)}
 		}
@@ -93,6 +93,9 @@ func (a *app) session(ctx context.Context, at attachment, open func() (*containe
 		restore()
 		_, _ = io.WriteString(a.err, "\n"+err.Error()+"\n")
 		return 0, nil
+	}
+	if err == nil && code == 0 {
+		err = a.out.failed()
 	}
 	return code, err
 }

@@ -276,7 +276,7 @@ func locate(root int, p string, follow bool) (sys.At, error) {
 // notThere says what is missing in Docker's words.
 func notThere(p string, err error) error {
 	if err == unix.ENOENT || err == unix.ENOTDIR {
-		return fail(os.ErrNotExist, "Could not find the file %s in container", p)
+		return fail(os.ErrNotExist, "Could not find the file %s in the container", p)
 	}
 	return &os.PathError{Op: "open", Path: p, Err: err}
 }

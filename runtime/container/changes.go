@@ -6,8 +6,9 @@ import dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 //
 // Errors: ErrInvalid.
 func ApplyChanges(c *dockerspec.DockerOCIImageConfig, changes []string) error {
+	inherited := true
 	for _, change := range changes {
-		if err := applyChange(c, change); err != nil {
+		if err := applyChange(c, change, &inherited); err != nil {
 			return err
 		}
 	}

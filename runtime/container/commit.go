@@ -109,10 +109,8 @@ func (c *Container) Commit(ctx context.Context, o CommitOptions) (imageID string
 	if err != nil {
 		return "", err
 	}
-	for _, ch := range o.Changes {
-		if err := applyChange(&config, ch); err != nil {
-			return "", err
-		}
+	if err := ApplyChanges(&config, o.Changes); err != nil {
+		return "", err
 	}
 	if !o.NoPause {
 		thaw, err := c.freeze(ctx)
@@ -177,10 +175,12 @@ func imageConfig(c *api.Config) (dockerspec.DockerOCIImageConfig, error) {
 	return out, err
 }
 
-// applyChange applies one Dockerfile instruction to an image's configuration.
+// applyChange applies one Dockerfile instruction to an image's configuration. inherited tells whether its command is the
+// container's still: an entry point takes that off, and leaves one that was given with it.
 //
 // Errors: ErrInvalid.
-func applyChange(c *dockerspec.DockerOCIImageConfig, change string) error {
+// Source: moby builder/dockerfile/dispatchers.go, dispatchEntrypoint.
+func applyChange(c *dockerspec.DockerOCIImageConfig, change string, inherited *bool) error {
 	word, rest, _ := strings.Cut(strings.TrimSpace(change), " ")
 	rest = strings.TrimSpace(rest)
 	word = strings.ToUpper(word)
@@ -199,9 +199,11 @@ func applyChange(c *dockerspec.DockerOCIImageConfig, change string) error {
 	var err error
 	switch word {
 	case "CMD":
-		c.Cmd = shellForm(c, rest)
+		c.Cmd, *inherited = shellForm(c, rest), false
 	case "ENTRYPOINT":
-		c.Entrypoint, c.Cmd = shellForm(c, rest), nil
+		if c.Entrypoint = shellForm(c, rest); *inherited {
+			c.Cmd = nil
+		}
 	case "ENV":
 		err = keyValues(rest, func(k, v string) { c.Env = replaceEnv(c.Env, []string{k + "=" + v}) })
 	case "LABEL":

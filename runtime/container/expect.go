@@ -111,7 +111,7 @@ func prepare() {
 
 // defaultProfile is the seccomp profile of a container without options.
 func defaultProfile() (*specs.LinuxSeccomp, error) {
-	caps, err := capabilities(nil, nil)
+	caps, err := capabilities(nil, nil, nil)
 	if err != nil {
 		return nil, err
 	}

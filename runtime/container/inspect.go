@@ -107,13 +107,19 @@ func (c *Container) sizes() (rw, all int64, err error) {
 	return rw, all, nil
 }
 
-// sizeRw counts the bytes of all files in the upper layer, each once.
+// sizeRw counts the bytes of all files in the upper layer, each once. A container that is removed meanwhile has none.
 func (c *Container) sizeRw() (int64, error) {
 	m, err := c.s.images.Mount(c.r.ID)
+	if missing(err) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}
 	fd, err := unix.Open(m.Upper, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}

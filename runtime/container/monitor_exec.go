@@ -86,7 +86,7 @@ func (m *monitor) startExec(req request, files []*os.File) (p *sandbox.Process, 
 	spec, status := m.spec, m.st.Status
 	m.mu.Unlock()
 	if status == api.StatePaused {
-		return nil, nil, fail(ErrConflict, "Container %s is paused, unpause the container before exec", m.c.r.Name)
+		return nil, nil, fail(ErrConflict, "Container %s is paused, unpause the container before exec", m.c.r.ID)
 	}
 	proc, err := m.execProcess(spec, req.Exec)
 	if err != nil {
@@ -141,14 +141,19 @@ func (m *monitor) execProcess(spec *specs.Spec, e *api.ExecCreateRequest) (*spec
 		}
 		p.Cwd = e.WorkingDir
 	}
-	caps, err := capabilities(rec.HostConfig.CapAdd, rec.HostConfig.CapDrop)
+	var held []string
+	privileged := rec.HostConfig.Privileged || e.Privileged
+	if privileged || wantsAll(rec.HostConfig.CapAdd) {
+		if held, err = heldCapabilities(); err != nil {
+			return nil, err
+		}
+	}
+	caps, err := capabilities(rec.HostConfig.CapAdd, rec.HostConfig.CapDrop, held)
 	if err != nil {
 		return nil, fmt.Errorf("capabilities: %w", err)
 	}
-	if rec.HostConfig.Privileged || e.Privileged {
-		if caps, err = heldCapabilities(); err != nil {
-			return nil, err
-		}
+	if privileged {
+		caps = held
 	}
 	p.Capabilities = capabilitySets(caps, p.User)
 	return &p, nil

@@ -195,6 +195,9 @@ func parseMount(spec mount.Mount) (wantedMount, error) {
 	}}}
 	switch spec.Type {
 	case mount.TypeBind:
+		if spec.Source == "" {
+			return bad("field Source must not be empty")
+		}
 		if !path.IsAbs(spec.Source) {
 			return bad("invalid mount path: '%s' mount path must be absolute", spec.Source)
 		}
@@ -239,7 +242,7 @@ func parseMount(spec mount.Mount) (wantedMount, error) {
 				opts = append(opts, "size="+strconv.FormatInt(o.SizeBytes, 10))
 			}
 			if o.Mode != 0 {
-				opts = append(opts, "mode="+strconv.FormatUint(uint64(o.Mode.Perm()), 8))
+				opts = append(opts, "mode="+strconv.FormatUint(uint64(o.Mode&0o7777), 8)) // bits as chmod(2) has them, not as Go
 			}
 			for _, kv := range o.Options {
 				opts = append(opts, strings.Join(kv, "="))

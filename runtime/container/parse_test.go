@@ -314,12 +314,13 @@ func TestCopyPlan(t *testing.T) {
 
 func TestApplyChange(t *testing.T) {
 	var c dockerspec.DockerOCIImageConfig
+	inherited := true
 	c.Env, c.WorkingDir = []string{"A=1"}, "/w"
 	for _, s := range []string{
 		`CMD ["a", "b c"]`, "ENV A=2 B='x y'", "ENV C old form", "EXPOSE 80 90-91/udp", `LABEL k="v w"`, "USER u:g",
 		"VOLUME /a /b", `VOLUME ["/c d"]`, "WORKDIR sub", "ONBUILD RUN x",
 	} {
-		if err := applyChange(&c, s); err != nil {
+		if err := applyChange(&c, s, &inherited); err != nil {
 			t.Errorf("%s: %v", s, err)
 		}
 	}
@@ -329,11 +330,23 @@ func TestApplyChange(t *testing.T) {
 		!slices.Equal(c.OnBuild, []string{"RUN x"}) {
 		t.Errorf("%+v", c)
 	}
-	if err := applyChange(&c, "entrypoint run it"); err != nil || !slices.Equal(c.Entrypoint, []string{"/bin/sh", "-c", "run it"}) || c.Cmd != nil {
-		t.Errorf("%q, %q, %v", c.Entrypoint, c.Cmd, err)
+	for _, tt := range []struct {
+		name    string
+		changes []string
+		cmd     []string
+	}{
+		{"entry point", []string{"entrypoint run it"}, nil},
+		{"command first", []string{`CMD ["x"]`, "entrypoint run it"}, []string{"x"}},
+		{"command last", []string{"entrypoint run it", `CMD ["x"]`}, []string{"x"}},
+	} {
+		c := dockerspec.DockerOCIImageConfig{}
+		c.Cmd = []string{"of", "the", "container"}
+		if err := ApplyChanges(&c, tt.changes); err != nil || !slices.Equal(c.Entrypoint, []string{"/bin/sh", "-c", "run it"}) || !slices.Equal(c.Cmd, tt.cmd) {
+			t.Errorf("%s: %q, %q, %v", tt.name, c.Entrypoint, c.Cmd, err)
+		}
 	}
 	for _, s := range []string{"RUN x", "CMD", "ENV A", "EXPOSE x", ""} {
-		if err := applyChange(&c, s); !errors.Is(err, ErrInvalid) {
+		if err := applyChange(&c, s, &inherited); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %v", s, err)
 		}
 	}

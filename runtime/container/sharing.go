@@ -133,15 +133,19 @@ func (m *monitor) share(in *specInput) (err error) {
 			}
 		}
 	}
-	if in.Joined, m.others, err = m.c.joinOthers(); err != nil || !r.HostConfig.Privileged {
+	if in.Joined, m.others, err = m.c.joinOthers(); err != nil {
 		return err
 	}
-	all, err := allDevices()
-	if err != nil {
-		return err
+	if r.HostConfig.Privileged {
+		all, err := allDevices()
+		if err != nil {
+			return err
+		}
+		in.Devices = append(all, in.Devices...)
 	}
-	in.Devices = append(all, in.Devices...)
-	in.Held, err = heldCapabilities()
+	if r.HostConfig.Privileged || wantsAll(r.HostConfig.CapAdd) {
+		in.Held, err = heldCapabilities()
+	}
 	return err
 }
 

@@ -39,7 +39,7 @@ type specInput struct {
 	// Joined has a path to each namespace of another container.
 	Joined map[specs.LinuxNamespaceType]string
 
-	// Held are the capabilities that a privileged container gets: all that we have.
+	// Held are all capabilities that we have: what a privileged container gets, and what "ALL" means. Others need none.
 	Held []string
 
 	// Devices are those of --device, as they are on the machine; a directory has several.
@@ -65,7 +65,7 @@ func newSpec(in *specInput) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	caps, err := capabilities(h.CapAdd, h.CapDrop)
+	caps, err := capabilities(h.CapAdd, h.CapDrop, in.Held)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,8 @@ func (m *monitor) top(psArgs []string) (*api.TopResponse, error) {
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
-			err = errors.New(strings.TrimSpace(string(exit.Stderr)))
+			line, _, _ := strings.Cut(strings.TrimSpace(string(exit.Stderr)), "\n") // how to use it comes behind that
+			err = errors.New(line)
 		}
 		return nil, fmt.Errorf("error running ps: %w", err)
 	}

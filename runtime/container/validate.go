@@ -224,7 +224,7 @@ func checkResources(r *api.Resources) error {
 
 // checkSecurity checks capabilities and --security-opt.
 func checkSecurity(h *api.HostConfig) error {
-	if _, err := capabilities(h.CapAdd, h.CapDrop); err != nil {
+	if _, err := capabilities(h.CapAdd, h.CapDrop, nil); err != nil {
 		return err
 	}
 	_, err := securityOptions(h)
@@ -313,9 +313,14 @@ func knownCapabilities() map[string]bool {
 	return m
 }
 
+// wantsAll tells whether --cap-add has "ALL".
+func wantsAll(add []string) bool {
+	return slices.ContainsFunc(add, func(c string) bool { return strings.EqualFold(c, "ALL") })
+}
+
 // capabilities is what a container has: Docker's default with add and drop applied by its rules (oci/caps): "ALL" in
-// either, drops before adds.
-func capabilities(add, drop []string) ([]string, error) {
+// either, drops before adds. "ALL" that are added are those held.
+func capabilities(add, drop, held []string) ([]string, error) {
 	known := knownCapabilities()
 	normal := func(flag string, list []string) (all bool, names []string, err error) {
 		for _, c := range list {
@@ -345,7 +350,9 @@ func capabilities(add, drop []string) ([]string, error) {
 	have := map[string]bool{}
 	switch {
 	case addAll:
-		have = known
+		for _, c := range held {
+			have[c] = true
+		}
 		for _, c := range dropped {
 			delete(have, c)
 		}

@@ -36,10 +36,17 @@ const AnonymousLabel = "com.docker.volume.anonymous"
 
 var (
 	// ErrNotFound is returned for a name that no volume has; it answers errors.Is for fs.ErrNotExist.
-	ErrNotFound = fmt.Errorf("no such volume: %w", fs.ErrNotExist)
+	ErrNotFound error = notFound{}
 	// ErrInUse is returned by Remove for a volume that a container has.
 	ErrInUse = errors.New("volume is in use")
 )
+
+// notFound is the type of ErrNotFound.
+type notFound struct{}
+
+func (notFound) Error() string { return "no such volume" }
+
+func (notFound) Is(target error) bool { return target == fs.ErrNotExist }
 
 // Users names the containers that have a volume. It is called with the store locked.
 type Users func(name string) ([]string, error)

@@ -1,12 +1,11 @@
 package scrape
 
 import (
-	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,89 +51,94 @@ func text(t *testing.T, name string) string {
 	return string(b)
 }
 
-// known are the names of everything that can be asked for.
-func known(t *testing.T) map[string]bool {
+// known are the labels of everything that can be asked for, by name.
+func known(t *testing.T) map[string][]string {
 	t.Helper()
-	names := map[string]bool{metrics.Up.Name: true}
+	of := func(labels ...string) []string {
+		// Prometheus adds the first two; lamina metrics has the others.
+		return append([]string{"job", "instance", "container", "container_id", "image", "mount"}, labels...)
+	}
+	names := map[string][]string{"up": {"job", "instance"}, metrics.Up.Name: of()}
 	for _, d := range append(metrics.Descs(), hostmetrics.Descs()...) {
-		names[d.Name] = true
+		names[d.Name] = of(d.Labels...)
 	}
 	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
-		names[metrics.Durations.Name+suffix] = true
+		names[metrics.Durations.Name+suffix] = of("opcode", "le")
 	}
 	for _, m := range regexp.MustCompile(`(?m)^ *- record: (\S+)$`).FindAllStringSubmatch(text(t, "prometheus/lamina.rules.yml"), -1) {
-		names[m[1]] = true
+		names[m[1]] = of("opcode", "errno", "state")
 	}
 	return names
 }
 
-// named are the names of ours in a query. Labels and their values have none that look like one.
-var named = regexp.MustCompile(`\b(lamina(?:fs)?_[a-z_]+|lamina:[a-z0-9_:]+)`)
+// What a query is made of, as far as it has to be known to find the names of metrics.
+var (
+	aString   = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	aNumber   = regexp.MustCompile(`\b[0-9][0-9A-Za-z.]*`)
+	aRange    = regexp.MustCompile(`\[[^]]*\]`)
+	aGrouping = regexp.MustCompile(`\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)`)
+	aSelector = regexp.MustCompile(`([A-Za-z_:][A-Za-z0-9_:]*)\s*(\(|\{[^}]*\})?`)
+	aLabel    = regexp.MustCompile(`([A-Za-z_][A-Za-z0-9_]*)\s*(?:=~|!~|!=|=)`)
+	operators = []string{"and", "or", "unless", "bool", "offset"}
+)
 
-func checkNames(t *testing.T, where, query string, known map[string]bool) {
+// checkNames reports metrics that are not there, and labels that they do not have. That it is a query at all is promtool's.
+func checkNames(t *testing.T, where, query string, known map[string][]string) {
 	t.Helper()
-	for _, name := range named.FindAllString(query, -1) {
-		if !known[name] {
-			t.Errorf("%s: there is no %s", where, name)
+	for _, problem := range wrongNames(query, known) {
+		t.Errorf("%s: %s", where, problem)
+	}
+}
+
+func wrongNames(query string, known map[string][]string) (problems []string) {
+	plain := aString.ReplaceAllString(query, `""`)
+	for _, e := range []*regexp.Regexp{aRange, aGrouping, aNumber} {
+		plain = e.ReplaceAllString(plain, "")
+	}
+	for _, m := range aSelector.FindAllStringSubmatch(plain, -1) {
+		name, rest := m[1], m[2]
+		if rest == "(" || slices.Contains(operators, name) {
+			continue
+		}
+		labels, ok := known[name]
+		if !ok {
+			problems = append(problems, "there is no "+name)
+			continue
+		}
+		for _, l := range aLabel.FindAllStringSubmatch(rest, -1) {
+			if !slices.Contains(labels, l[1]) {
+				problems = append(problems, name+" has no label "+l[1])
+			}
+		}
+	}
+	return problems
+}
+
+func TestWrongNamesAreFound(t *testing.T) {
+	known := map[string][]string{"a_total": {"job", "opcode"}, "lamina:b": {"job"}}
+	for query, want := range map[string]string{
+		`sum by (mount, x) (rate(a_total{opcode!="b_total"}[5m])) / lamina:b > 1.5e3`: "",
+		`a_total{job=~"x{y}", opcode="z\"w"} and on (z) (lamina:b == 1) or vector(0)`: "",
+		`rate(a_totl[5m])`:                                            "there is no a_totl",
+		`lamina:b{opcode="x"}`:                                        "lamina:b has no label opcode",
+		`a_total unless ignoring (q) lamina:c`:                        "there is no lamina:c",
+		`histogram_quantile(0.9, sum(laminfs_up{job="x",zone!~"y"}))`: "there is no laminfs_up",
+	} {
+		if got := strings.Join(wrongNames(query, known), ", "); got != want {
+			t.Errorf("%s: %q, want %q", query, got, want)
 		}
 	}
 }
 
+// Rules ask for nothing that is not there.
 func TestRulesNameWhatThereIs(t *testing.T) {
-	for line := range strings.Lines(text(t, "prometheus/lamina.rules.yml")) {
-		checkNames(t, "rules", line, known(t))
+	rules := text(t, "prometheus/lamina.rules.yml")
+	names := regexp.MustCompile(`(?m)^ *- (?:record|alert): `).FindAllString(rules, -1)
+	exprs := regexp.MustCompile(`(?m)^        expr: (.*)\n((?:          .*\n)*)`).FindAllStringSubmatch(rules, -1)
+	if len(exprs) != len(names) || len(names) < 20 {
+		t.Fatalf("%d rules, %d expressions", len(names), len(exprs))
 	}
-}
-
-// queries are those of the dashboard, by panel, as Grafana sends them.
-func queries(t *testing.T) map[string]string {
-	t.Helper()
-	var d struct {
-		Panels []struct {
-			Title   string
-			Targets []struct{ RefID, Expr string }
-		}
-		Templating struct {
-			List []struct{ Name, Definition string }
-		}
+	for _, m := range exprs {
+		checkNames(t, "rules", strings.TrimPrefix(m[1], "|")+m[2], known(t))
 	}
-	if err := json.Unmarshal([]byte(text(t, "grafana/lamina.json")), &d); err != nil {
-		t.Fatal(err)
-	}
-	all := map[string]string{}
-	grafana := strings.NewReplacer("$__rate_interval", "1m", "$instance", ".*", "$container", ".*")
-	for _, p := range d.Panels {
-		for _, q := range p.Targets {
-			all[p.Title+" "+q.RefID] = grafana.Replace(q.Expr)
-		}
-	}
-	labelValues := regexp.MustCompile(`^label_values\((.*), [a-z]+\)$`)
-	for _, v := range d.Templating.List {
-		if m := labelValues.FindStringSubmatch(v.Definition); m != nil {
-			all["variable "+v.Name] = grafana.Replace(m[1])
-		}
-	}
-	if len(all) < 30 {
-		t.Fatalf("%d queries", len(all))
-	}
-	return all
-}
-
-func TestDashboard(t *testing.T) {
-	names := known(t)
-	rules := "groups:\n- name: dashboard\n  rules:\n"
-	n := 0
-	for where, q := range queries(t) {
-		if strings.Contains(q, "$") {
-			t.Errorf("%s: a variable that is not there: %s", where, q)
-		}
-		checkNames(t, where, q, names)
-		n++
-		rules += fmt.Sprintf("  - record: dashboard:query%d\n    expr: %q\n", n, q)
-	}
-	path := filepath.Join(t.TempDir(), "queries.yml")
-	if err := os.WriteFile(path, []byte(rules), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	promtool(t, "check", "rules", path)
 }

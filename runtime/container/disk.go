@@ -1,12 +1,14 @@
 package container
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,8 +29,43 @@ const (
 	resolvFile      = "resolv.conf"
 )
 
-// writeFile makes dir/name hold data, or leaves it as it was: the bytes are on the disk before the name is theirs.
-func writeFile(dir, name string, data []byte, perm os.FileMode) (err error) {
+// writeFile makes dir/name hold data, or leaves it as it was: the bytes are on the disk before the name is theirs. On a
+// disk that is full, which may be the container's doing, they take the place of the old ones where they fit.
+func writeFile(dir, name string, data []byte, perm os.FileMode) error {
+	err := replaceFile(dir, name, data, perm)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		if overwrite(filepath.Join(dir, name), data) == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// overwrite writes data, which is JSON, into the blocks that the file has. A shorter text is filled up with spaces: so it is
+// one write, in the midst of which no reader comes.
+func overwrite(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if int64(len(data)) > max(st.Size, st.Blocks*512) {
+		return unix.ENOSPC
+	}
+	if n := int(st.Size) - len(data); n > 0 {
+		data = append(slices.Clip(data), bytes.Repeat([]byte{' '}, n)...)
+	}
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func replaceFile(dir, name string, data []byte, perm os.FileMode) (err error) {
 	f, err := os.CreateTemp(dir, ".tmp-"+name+"-")
 	if err != nil {
 		return err

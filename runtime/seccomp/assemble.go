@@ -91,12 +91,12 @@ func (a *assembler) assemble() ([]unix.SockFilter, error) {
 			}
 		}
 	}
-	var prog []bpf.Instruction
+	prog := make([]bpf.Instruction, 0, len(a.items))
 	for i := range a.items {
 		it := &a.items[i]
 		switch {
 		case it.branch:
-			prog = append(prog, it.lay(at[i], places)...)
+			prog = it.lay(prog, at[i], places)
 		case it.insn != nil:
 			prog = append(prog, it.insn)
 		}
@@ -115,19 +115,24 @@ func (a *assembler) assemble() ([]unix.SockFilter, error) {
 	return filter, nil
 }
 
-// lay makes the instructions of a branch at position pos.
-func (it *item) lay(pos int, places []int) []bpf.Instruction {
-	var jumps []bpf.Instruction
+// lay adds the instructions of a branch at position pos.
+func (it *item) lay(prog []bpf.Instruction, pos int, places []int) []bpf.Instruction {
+	own := 0 // jumps stand after the branch
+	var jumps [2]bpf.Jump
 	skip := func(l label, long bool) uint8 {
 		if !long {
 			return uint8(places[l] - pos - 1)
 		}
-		own := len(jumps) // the jump stands after the branch and those before it
-		jumps = append(jumps, bpf.Jump{Skip: uint32(places[l] - pos - 1 - own - 1)})
-		return uint8(own)
+		jumps[own] = bpf.Jump{Skip: uint32(places[l] - pos - 1 - own - 1)}
+		own++
+		return uint8(own - 1)
 	}
 	b := bpf.JumpIf{Cond: it.cond, Val: it.val}
 	b.SkipTrue = skip(it.t, it.longT)
 	b.SkipFalse = skip(it.f, it.longF)
-	return append([]bpf.Instruction{b}, jumps...)
+	prog = append(prog, b)
+	for _, j := range jumps[:own] {
+		prog = append(prog, j)
+	}
+	return prog
 }

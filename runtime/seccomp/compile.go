@@ -56,6 +56,7 @@ func compile(p *specs.LinuxSeccomp) ([]unix.SockFilter, uint, error) {
 		return nil, 0, fmt.Errorf("default action: %w", err)
 	}
 	c := &compiler{def: def}
+	c.items = make([]item, 0, maxProgram) // what is not needed is never touched
 	if err := c.parse(p.Syscalls); err != nil {
 		return nil, 0, err
 	}
@@ -188,28 +189,26 @@ type span struct {
 // spans covers all numbers of an architecture, in ascending order.
 func (c *compiler) spans(a arch) []span {
 	numbers := a.numbers()
-	byNumber := map[uint32]*span{}
+	all := make([]span, 0, 2*len(numbers))
+	byNumber := make(map[uint32]int, len(numbers)) // the index in calls
+	calls := make([]span, 0, len(numbers))
 	for _, r := range c.rules {
 		for _, name := range r.names {
 			nr, ok := numbers[name]
 			if !ok {
 				continue
 			}
-			s := byNumber[nr]
-			if s == nil {
-				s = &span{from: nr, ret: c.def}
-				byNumber[nr] = s
+			at, ok := byNumber[nr]
+			if !ok {
+				at = len(calls)
+				byNumber[nr], calls = at, append(calls, span{from: nr, ret: c.def})
 			}
-			s.add(r, c.def)
+			calls[at].add(r, c.def)
 		}
-	}
-	calls := make([]span, 0, len(byNumber))
-	for _, s := range byNumber {
-		calls = append(calls, *s)
 	}
 	slices.SortFunc(calls, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 
-	all := []span{{from: a.bit, ret: c.def}}
+	all = append(all, span{from: a.bit, ret: c.def})
 	put := func(s span) {
 		last := &all[len(all)-1]
 		switch {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/laminafs/lamina/internal/sys"
 )
@@ -27,31 +28,57 @@ func (fs *FS) forget(n *node, refs int64) {
 	}
 }
 
-// reaper takes nodes apart that nobody refers to, in the background.
+// reaper takes nodes apart that nobody refers to, in the background, and many at a time: to wake it for each one would cost
+// more than what it does.
 type reaper struct {
 	mu      sync.Mutex
-	wake    sync.Cond // there is something to do, or the end has come
-	idle    sync.Cond // there is nothing to do any more
+	wake    sync.Cond // due, or the end has come
+	idle    sync.Cond // there is nothing to do any more, or not yet
 	queue   []*node
+	due     bool // there is enough to do, or it has waited for long enough
+	late    *time.Timer
 	busy    bool
 	stopped bool
 	ending  atomic.Bool // as stopped, for who does not hold mu
 	done    chan struct{}
 }
 
+const (
+	reapMany  = 64                   // nodes for which it begins at once
+	reapAfter = 5 * time.Millisecond // for fewer
+)
+
 func (r *reaper) start(fs *FS) {
 	r.wake.L, r.idle.L = &r.mu, &r.mu
 	r.done = make(chan struct{})
+	r.late = time.AfterFunc(time.Hour, r.begin)
 	go r.run(fs)
 }
 
 func (r *reaper) add(n *node) {
 	r.mu.Lock()
 	r.queue = append(r.queue, n)
-	if len(r.queue) == 1 {
-		r.wake.Broadcast()
+	switch len(r.queue) {
+	case 1:
+		r.late.Reset(reapAfter)
+	case reapMany:
+		r.beginLocked()
 	}
 	r.mu.Unlock()
+}
+
+// begin has it take apart what there is.
+func (r *reaper) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.beginLocked()
+}
+
+func (r *reaper) beginLocked() {
+	if !r.due && len(r.queue) > 0 {
+		r.due = true
+		r.wake.Broadcast()
+	}
 }
 
 // catchUp waits until all that is not referred to is taken apart. Precondition: no dirState.mu and no node.loc is held.
@@ -59,6 +86,7 @@ func (r *reaper) catchUp() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for (len(r.queue) > 0 || r.busy) && !r.stopped {
+		r.beginLocked()
 		r.idle.Wait()
 	}
 }
@@ -69,7 +97,7 @@ func (r *reaper) run(fs *FS) {
 	defer r.mu.Unlock()
 	defer r.idle.Broadcast()
 	for {
-		for len(r.queue) == 0 && !r.stopped {
+		for !r.due && !r.stopped {
 			r.busy = false
 			r.idle.Broadcast()
 			r.wake.Wait()
@@ -78,7 +106,7 @@ func (r *reaper) run(fs *FS) {
 			return
 		}
 		batch := r.queue
-		r.queue, r.busy = nil, true
+		r.queue, r.due, r.busy = nil, false, true
 		r.mu.Unlock()
 		for _, n := range batch {
 			if r.ending.Load() {
@@ -96,6 +124,7 @@ func (r *reaper) stop() {
 		return
 	}
 	r.ending.Store(true)
+	r.late.Stop()
 	r.mu.Lock()
 	r.stopped = true
 	r.wake.Broadcast()

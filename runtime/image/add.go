@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/distribution/reference"
 	"github.com/laminafs/lamina/runtime/layertar"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/semaphore"
 )
 
-// layersAhead is how many layers are read and decompressed at once: the one being unpacked, and those after it.
-const layersAhead = 3
+// layersAtOnce is how many layers are read, verified and unpacked at once.
+const layersAtOnce = 3
 
 // imageSource is an image as it comes from outside.
 type imageSource struct {
@@ -53,8 +55,8 @@ func (s *Store) fill(o addOptions) *addOptions {
 // addImage stages an image with the layers of it that are not in the store. It can be called several times in a
 // transaction: an image whose layers the transaction has already shares them.
 //
-// Layers are read, decompressed and verified some ahead, and unpacked one after the other: what a layer's directories
-// are like may depend on those below.
+// Several layers are read, verified and unpacked at once. One that needs to know what its directories are like in those
+// below, since its tar does not say it, waits for them.
 func (t *txn) addImage(ctx context.Context, src *imageSource, o *addOptions) (*Image, error) {
 	img, err := parseConfig(src.config)
 	if err != nil {
@@ -115,41 +117,59 @@ func (t *txn) reuse(chain []digest.Digest) (n int, err error) {
 }
 
 // unpackAll stages layers above parent. before of all layers of the image are there already.
+//
+// An error ends the layers above, too; those below go on, and an error of theirs is what is returned: always the same,
+// whichever is faster.
 func (t *txn) unpackAll(ctx context.Context, layers []*layerSource, parent digest.Digest, before, all int, o *addOptions) error {
-	streams := make([]*layerStream, len(layers))
-	closeFrom := func(first int) {
-		for _, s := range streams[first:] {
-			if s != nil {
-				s.cancel() // all at once, before each is waited for
-			}
+	named := func(i int, err error) error {
+		return fmt.Errorf("layer %s (%d of %d): %w", layers[i].name, before+i+1, all, truncated(err))
+	}
+	var staged []*stagedLayer
+	var running sync.WaitGroup
+	errs := make([]error, len(layers))
+	turns := semaphore.NewWeighted(layersAtOnce)
+	var last *layerStream
+	above := ctx // of a layer and of all above it
+	for i, src := range layers {
+		if turns.Acquire(above, 1) != nil {
+			break
 		}
-		for i := first; i < len(streams); i++ {
-			if streams[i] != nil {
-				_ = streams[i].Close() // ends it
-				streams[i] = nil
+		layerCtx, cancel := context.WithCancel(above)
+		defer cancel()
+		above = layerCtx
+		l := &stagedLayer{Layer: Layer{CacheID: newCacheID()}, unpacked: make(chan struct{})}
+		lowers := stagedLowers{t, staged, parent}
+		staged = append(staged, l)
+		in := t.stream(layerCtx, src, o, o.unpacking, last)
+		last = in
+		running.Go(func() {
+			defer turns.Release(1)
+			defer in.Close() // at its end, or ends it
+			if err := t.unpack(layerCtx, l, in, lowers, o); err != nil {
+				errs[i] = named(i, err)
+				cancel()
+				return
 			}
+			close(l.unpacked)
+			if !l.lossy {
+				o.progress.Update(src.name, o.done(), src.size, src.size)
+			}
+		})
+	}
+	running.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
 		}
 	}
-	defer closeFrom(0)
-	for i, src := range layers {
-		for n := i; n < min(len(layers), i+layersAhead); n++ {
-			if streams[n] == nil {
-				var after *layerStream
-				if n > i {
-					after = streams[n-1]
-				}
-				streams[n] = t.stream(ctx, layers[n], o, o.unpacking, after)
-			}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for i, l := range staged {
+		l.Parent = parent
+		if err := t.finish(ctx, layers[i], l, o); err != nil {
+			return named(i, err)
 		}
-		l, err := t.unpack(ctx, src, streams[i], parent, func() { closeFrom(i) }, o)
-		if err != nil {
-			return fmt.Errorf("layer %s (%d of %d): %w", src.name, before+i+1, all, truncated(err))
-		}
-		if streams[i] != nil {
-			_ = streams[i].Close() // at its end
-			streams[i] = nil
-		}
-		o.progress.Update(src.name, o.done(), src.size, src.size)
 		t.chain[l.Chain] = l
 		t.order = append(t.order, l)
 		parent = l.Chain

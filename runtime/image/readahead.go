@@ -4,11 +4,13 @@ import (
 	"context"
 	"io"
 	"sync"
+
+	"github.com/laminafs/lamina/runtime/layertar"
 )
 
 const (
 	chunkSize   = 256 << 10 // bytes
-	chunksAhead = 8         // of one layer: what is decompressed before somebody wants it
+	chunksAhead = 3         // of one layer: what is decompressed before somebody wants it
 )
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}
@@ -25,6 +27,8 @@ type readAhead struct {
 	rest  []byte // of chunk
 	ended bool   // err was returned
 }
+
+var _ layertar.Lender = (*readAhead)(nil)
 
 // newReadAhead reads what fill gives, chunks of this package's pool. fill's error is that of the stream.
 func newReadAhead(ctx context.Context, fill func(ctx context.Context, give func(*[]byte) error) error) *readAhead {
@@ -83,37 +87,28 @@ func copyChunks(give func(*[]byte) error, in io.Reader, also io.Writer) (n int64
 
 // Read implements io.Reader.
 func (r *readAhead) Read(p []byte) (int, error) {
-	if len(r.rest) == 0 {
-		b, err := r.next()
-		if err != nil {
-			return 0, err
-		}
-		r.rest = b
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
+	b, err := r.Lend(len(p))
+	return copy(p, b), err
 }
 
-// next returns what comes next, valid until the next call.
-func (r *readAhead) next() ([]byte, error) {
-	if len(r.rest) > 0 {
-		b := r.rest
-		r.rest = nil
-		return b, nil
-	}
-	r.recycle()
-	select {
-	case c, ok := <-r.ready:
-		if !ok {
-			r.ended = true
-			return nil, r.err
+// Lend implements layertar.Lender.
+func (r *readAhead) Lend(max int) ([]byte, error) {
+	if len(r.rest) == 0 {
+		r.recycle()
+		select {
+		case c, ok := <-r.ready:
+			if !ok {
+				r.ended = true
+				return nil, r.err
+			}
+			r.chunk, r.rest = c, *c
+		case <-r.ctx.Done():
+			return nil, r.ctx.Err()
 		}
-		r.chunk = c
-		return *c, nil
-	case <-r.ctx.Done():
-		return nil, r.ctx.Err()
 	}
+	b := r.rest[:min(max, len(r.rest))]
+	r.rest = r.rest[len(b):]
+	return b, nil
 }
 
 // failed is the error that Read ended with, nil where that was io.EOF or it has not ended.

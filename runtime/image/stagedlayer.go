@@ -5,4 +5,7 @@ package image
 type stagedLayer struct {
 	Layer
 	link string
+
+	unpacked chan struct{} // closed once the directory is whole, and verified; what follows is valid then
+	lossy    bool          // the tar cannot be put together again from the directory: it is to be stored whole
 }

@@ -43,8 +43,8 @@ type layerStream struct {
 
 // stream reads the layer ahead. What it gives is verified only once it has ended.
 //
-// after, where not nil, is the layer that is wanted before this one: it gets its memory first. Otherwise one that
-// nobody reads yet could have what the one that is waited for needs.
+// after, where not nil, is the layer below: it gets its memory first. Otherwise one that waits for those below could
+// have what they need.
 func (t *txn) stream(ctx context.Context, src *layerSource, o *addOptions, status string, after *layerStream) *layerStream {
 	s := &layerStream{ready: make(chan struct{})}
 	s.readAhead = newReadAhead(ctx, func(ctx context.Context, give func(*[]byte) error) error {
@@ -154,92 +154,90 @@ var errTooLarge = errors.New("it is larger than allowed once decompressed")
 // onlyReader hides WriteTo.
 type onlyReader struct{ io.Reader }
 
-// unpack stages a layer above parent, which is staged or in the store already.
-//
-// A tar that cannot be put together again from the files that it has (a later entry replaces an earlier one, a sparse
-// file) is read a second time, and stored whole beside them.
-// alone ends the other streams before that: two at once may need too much memory.
-func (t *txn) unpack(ctx context.Context, src *layerSource, in *layerStream, parent digest.Digest, alone func(), o *addOptions) (*stagedLayer, error) {
-	l := &stagedLayer{Layer: Layer{Parent: parent, CacheID: newCacheID()}}
+// unpack stages the files of a layer.
+func (t *txn) unpack(ctx context.Context, l *stagedLayer, in *layerStream, lowers stagedLowers, o *addOptions) error {
 	var err error
 	if l.link, err = t.stageLayerFolder(l.CacheID); err != nil {
-		return nil, err
+		return err
 	}
 	if err := t.stage("layerdb/"+l.CacheID+"/cache-id", []byte(l.CacheID)); err != nil {
-		return nil, err
+		return err
 	}
-	lossy, err := t.apply(ctx, l, in, o)
-	if err != nil {
-		return nil, err
+	if l.lossy, err = t.apply(ctx, l, in, lowers, o); err != nil {
+		return err
 	}
 	l.DiffID = in.diffID
-	if lossy != "" {
-		alone()
+	return nil
+}
+
+// finish stages what is known of a layer that is unpacked, above its parent.
+//
+// A tar that cannot be put together again from the files that it has (a later entry replaces an earlier one, a sparse
+// file) is read a second time, and stored whole beside them: alone, since two at once may need too much memory.
+func (t *txn) finish(ctx context.Context, src *layerSource, l *stagedLayer, o *addOptions) error {
+	if l.lossy {
 		if err := t.storeWhole(ctx, src, l, o); err != nil {
-			return nil, err
+			return err
 		}
+		o.progress.Update(src.name, o.done(), src.size, src.size)
 	}
 	l.Chain = l.DiffID
-	if parent != "" {
-		l.Chain = chainIDs([]digest.Digest{parent, l.DiffID})[1]
+	if l.Parent != "" {
+		l.Chain = chainIDs([]digest.Digest{l.Parent, l.DiffID})[1]
 	}
 	files := map[string]string{
 		"layerdb/" + l.CacheID + "/diff":     string(l.DiffID),
 		"layerdb/" + l.CacheID + "/size":     strconv.FormatInt(l.Size, 10),
-		"layerdb/" + l.CacheID + "/parent":   string(parent),
+		"layerdb/" + l.CacheID + "/parent":   string(l.Parent),
 		"layers/" + l.CacheID + "/committed": "",
 	}
 	for name, text := range files {
-		if text == "" && parent == "" && filepath.Base(name) == "parent" {
+		if text == "" && l.Parent == "" && filepath.Base(name) == "parent" {
 			continue
 		}
 		if err := t.stage(name, []byte(text)); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return l, faultUnpacked.Hit()
+	return faultUnpacked.Hit()
 }
 
-// apply unpacks the layer, with its tar-split. lossy says why the tar cannot be put together again, if it cannot.
-func (t *txn) apply(ctx context.Context, l *stagedLayer, in *layerStream, o *addOptions) (lossy string, err error) {
-	w, err := newSplitWriter(t.splitFile(l))
-	if err != nil {
-		return "", err
-	}
+// apply unpacks the layer, with its tar-split. lossy says that the tar cannot be put together again.
+func (t *txn) apply(ctx context.Context, l *stagedLayer, in *layerStream, lowers stagedLowers, o *addOptions) (lossy bool, err error) {
 	dir, err := t.openDiff(l.CacheID)
 	if err != nil {
-		_ = w.close() // err says more
-		return "", err
+		return false, err
 	}
 	defer dir.Close()
-	lowers, err := t.openLowers(l.Parent)
+	w, err := newSplitWriter(t.splitFile(l))
 	if err != nil {
-		_ = w.close() // err says more
-		return "", err
+		return false, err
 	}
-	defer closeAll(lowers)
-	if len(lowers) > 0 { // a layer's tar need not tell what its root directory is like
-		if err := copyAttributes(sys.Fd(int(dir.Fd())), sys.Fd(int(lowers[0].Fd()))); err != nil {
-			_ = w.close() // err says more
-			return "", fmt.Errorf("root directory: %w", err)
+	opts := layertar.Options{Owners: o.owners, MaxSize: o.maxSize, Record: w}
+	if !lowers.none() {
+		var open []*os.File
+		defer func() { closeAll(open) }()
+		opts.Lowers = func() (_ []*os.File, err error) {
+			open, err = lowers.open(ctx)
+			return open, err
 		}
+		opts.Root = func(fd int) error { return lowers.copyRoot(ctx, fd) }
 	}
-	l.Size, err = layertar.Apply(ctx, dir, in, layertar.Options{Owners: o.owners, Lowers: lowers, MaxSize: o.maxSize, Record: w})
+	l.Size, err = layertar.Apply(ctx, dir, in, opts)
 	closeErr := w.close()
 	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
 		_, _ = io.Copy(io.Discard, onlyReader{in}) // a digest that differs tells more than where the damage shows
 	}
 	switch {
 	case err != nil && in.failed() != nil:
-		return "", in.failed() // without the entry that the reader happened to be at
+		return false, in.failed() // without the entry that the reader happened to be at
 	case err != nil:
-		return "", err
+		return false, err
 	case closeErr != nil:
-		return "", fmt.Errorf("write %s: %w", tarSplitFile, closeErr)
-	case w.lossy == "" && w.bytes != in.bytes:
-		return "a file is stored as sparse, or has data that it should not have", nil
+		return false, fmt.Errorf("write %s: %w", tarSplitFile, closeErr)
 	}
-	return w.lossy, nil
+	// Sizes differ where a file is stored as sparse.
+	return w.lossy != "" || w.bytes != in.bytes, nil
 }
 
 func (t *txn) splitFile(l *stagedLayer) string {
@@ -256,7 +254,7 @@ func (t *txn) storeWhole(ctx context.Context, src *layerSource, l *stagedLayer, 
 	}
 	for err == nil {
 		var p []byte
-		if p, err = in.next(); err == nil {
+		if p, err = in.Lend(chunkSize); err == nil {
 			err = w.Segment(p)
 		}
 	}
@@ -266,30 +264,83 @@ func (t *txn) storeWhole(ctx context.Context, src *layerSource, l *stagedLayer, 
 	return errors.Join(err, w.close())
 }
 
-// openLowers opens the directories of a layer and of those below it, topmost first.
-func (t *txn) openLowers(chain digest.Digest) (dirs []*os.File, err error) {
-	for c := chain; c != ""; {
-		var path string
-		var parent digest.Digest
-		if l, ok := t.chain[c]; ok {
-			path, parent = filepath.Join(t.dir, "layers", l.CacheID, "diff"), l.Parent
-		} else {
-			l, err := t.s.layer(c)
-			if err != nil {
-				closeAll(dirs)
-				return nil, err
-			}
-			path, parent = t.s.path(layerPath(l.CacheID), "diff"), l.Parent
-		}
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// stagedLowers are the layers below one that is being unpacked, which may be being unpacked themselves.
+type stagedLowers struct {
+	t      *txn
+	layers []*stagedLayer // lowest first
+	base   digest.Digest  // chainID of what is below these, and whole; empty for nothing
+}
+
+func (s stagedLowers) none() bool { return len(s.layers) == 0 && s.base == "" }
+
+// open opens the directories, topmost first, once they are whole.
+func (s stagedLowers) open(ctx context.Context) (dirs []*os.File, err error) {
+	defer func() {
 		if err != nil {
 			closeAll(dirs)
-			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+			dirs = nil
 		}
-		dirs = append(dirs, os.NewFile(uintptr(fd), path))
-		c = parent
+	}()
+	for i := range s.layers {
+		d, err := s.openStaged(ctx, len(s.layers)-1-i)
+		if err != nil {
+			return dirs, err
+		}
+		dirs = append(dirs, d)
+	}
+	for c := s.base; c != ""; {
+		d, parent, err := s.t.openLayer(c)
+		if err != nil {
+			return dirs, err
+		}
+		dirs, c = append(dirs, d), parent
 	}
 	return dirs, nil
+}
+
+// openStaged waits for one of the layers.
+func (s stagedLowers) openStaged(ctx context.Context, i int) (*os.File, error) {
+	select {
+	case <-s.layers[i].unpacked:
+		return s.t.openDiff(s.layers[i].CacheID)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// copyRoot gives the directory fd what the root directory of the layer below has: a tar need not tell what its own is
+// like.
+func (s stagedLowers) copyRoot(ctx context.Context, fd int) (err error) {
+	var d *os.File
+	if n := len(s.layers); n > 0 {
+		d, err = s.openStaged(ctx, n-1)
+	} else {
+		d, _, err = s.t.openLayer(s.base)
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return copyAttributes(sys.Fd(fd), sys.Fd(int(d.Fd())))
+}
+
+// openLayer opens the directory of a layer that is staged, or in the store.
+func (t *txn) openLayer(chain digest.Digest) (dir *os.File, parent digest.Digest, err error) {
+	path := ""
+	if l, ok := t.chain[chain]; ok {
+		path, parent = filepath.Join(t.dir, "layers", l.CacheID, "diff"), l.Parent
+	} else {
+		l, err := t.s.layer(chain)
+		if err != nil {
+			return nil, "", err
+		}
+		path, parent = t.s.path(layerPath(l.CacheID), "diff"), l.Parent
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, "", &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), parent, nil
 }
 
 func closeAll(files []*os.File) {

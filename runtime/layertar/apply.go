@@ -20,15 +20,18 @@ import (
 // Whiteouts stay the files they are in the tar. A later entry replaces an earlier one of the same name, whatever their
 // types, except that a directory keeps what is in it.
 //
+// layer may be a Lender.
+//
 // Errors: *EntryError, which names the entry and wraps ErrInvalid, ErrTooLarge or the system's error; ErrTooLarge, those
 // of archive/tar and of layer itself; the context's. What was unpacked until then is the caller's to remove.
 func Apply(ctx context.Context, dir *os.File, layer io.Reader, o Options) (size int64, err error) {
 	o = o.fill()
-	in := &limited{ctx: ctx, r: layer, left: o.MaxSize, rec: recording{to: o.Record}}
-	u := &unpacker{o: o, tar: tar.NewReader(in), rec: &in.rec, euid: uint32(os.Geteuid()), egid: uint32(os.Getegid())}
-	if len(o.Lowers) > 0 {
-		u.lowers = newUnion(o.Lowers...)
+	lender, ok := layer.(Lender)
+	if !ok {
+		lender = &borrowing{Reader: layer}
 	}
+	in := &limited{ctx: ctx, r: lender, left: o.MaxSize, rec: recording{to: o.Record}}
+	u := &unpacker{o: o, in: in, tar: tar.NewReader(in), euid: uint32(os.Geteuid()), egid: uint32(os.Getegid())}
 	if err := u.openRoot(dir); err != nil {
 		return 0, fmt.Errorf("unpack layer: %w", err)
 	}
@@ -49,16 +52,19 @@ func Apply(ctx context.Context, dir *os.File, layer io.Reader, o Options) (size 
 // unpacker is one run of Apply.
 type unpacker struct {
 	o          Options
-	tar        *tar.Reader
-	rec        *recording
-	lowers     *union // nil for none
+	in         *limited
+	tar        *tar.Reader // reads in
+	lowers     *union      // nil before they are needed
 	euid, egid uint32
 
 	stack []frame // the directories from the root to the one that the current entry is in
 	entry string  // the current entry's name
 
+	seen newborn
+
 	size      int64
 	overrides bool // something is in an override attribute
+	rootEntry bool // the root directory has an entry
 
 	// defaultACLs is set once some directory has a default ACL. What is made in such a directory inherits from it,
 	// which no entry asked for: it is taken off while the directory is open.
@@ -83,7 +89,7 @@ func (u *unpacker) all() error {
 		if n >= u.o.MaxEntries {
 			return fmt.Errorf("%w: more than %d entries", ErrTooLarge, u.o.MaxEntries)
 		}
-		if err := u.rec.flush(); err != nil {
+		if err := u.in.rec.flush(); err != nil {
 			return err
 		}
 		// A global header says nothing that archive/tar would apply; git-archive(1) keeps a comment there.
@@ -93,7 +99,7 @@ func (u *unpacker) all() error {
 				return &EntryError{h.Name, err}
 			}
 		}
-		if err := u.rec.file(h.Name); err != nil {
+		if err := u.in.rec.file(h.Name); err != nil {
 			return err
 		}
 	}
@@ -159,6 +165,7 @@ func (u *unpacker) root(h *tar.Header) error {
 	if err := u.leaveTo(0); err != nil {
 		return err
 	}
+	u.rootEntry = true
 	if err := clearXattrs(sys.Fd(u.top().fd)); err != nil {
 		return err
 	}
@@ -168,7 +175,12 @@ func (u *unpacker) root(h *tar.Header) error {
 // directory makes the directory, or takes the one that is there, and makes it the top of the stack: the entries that
 // follow are likely to be in it.
 func (u *unpacker) directory(at sys.At, m *meta) error {
-	err := sys.Mkdir(at, 0o700)
+	born := u.born(m) && m.mode&rwx == rwx
+	perm := uint32(rwx)
+	if born {
+		perm = m.mode & 0o777
+	}
+	err := sys.Mkdir(at, perm)
 	if errors.Is(err, unix.EEXIST) {
 		var st unix.Stat_t
 		if st, err = sys.Stat(at); err != nil {
@@ -178,11 +190,16 @@ func (u *unpacker) directory(at sys.At, m *meta) error {
 			return u.sameDirectory(at, m)
 		}
 		if err = sys.Unlink(at); err == nil {
-			err = sys.Mkdir(at, 0o700)
+			err = sys.Mkdir(at, perm)
 		}
 	}
 	if err != nil {
 		return err
+	}
+	if born {
+		if done, err := u.pushBorn(at, m); done || err != nil {
+			return err
+		}
 	}
 	if err := u.push(at.Name); err != nil {
 		return err
@@ -207,17 +224,33 @@ func (u *unpacker) regular(at sys.At, h *tar.Header, m *meta) error {
 		return fmt.Errorf("%w: with this file of %d bytes it has more than %d", ErrTooLarge, h.Size, u.o.MaxSize)
 	}
 	u.size += h.Size
+	born := u.born(m) && !isMark(at.Name)
+	perm := uint32(0o600)
+	if born {
+		perm = m.mode & 0o777
+	}
 	fd := -1
 	err := u.replace(at, func() (err error) {
-		fd, err = sys.Open(at, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+		fd, err = sys.Open(at, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	defer sys.Close(fd)
-	if err := writeData(fd, u.tar, h, u.rec); err != nil {
+	if err := u.writeData(fd, h); err != nil {
 		return err
+	}
+	if born {
+		if born, err = u.asBorn(fd, m); err != nil {
+			return err
+		}
+		if born {
+			return setTimes(at, m)
+		}
+		if err := sys.Chmod(sys.Fd(fd), 0o600); err != nil { // that an attribute can be set
+			return fmt.Errorf("set mode: %w", err)
+		}
 	}
 	return u.dress(at, m)
 }
@@ -225,6 +258,9 @@ func (u *unpacker) regular(at sys.At, h *tar.Header, m *meta) error {
 func (u *unpacker) symlink(at sys.At, target string, m *meta) error {
 	if err := u.replace(at, func() error { return sys.Symlink(target, at) }); err != nil {
 		return err
+	}
+	if u.seen.owned && u.ours(m) && len(m.xattrs) == 0 {
+		return setTimes(at, m)
 	}
 	return u.dress(at, m)
 }
@@ -339,6 +375,10 @@ func (u *unpacker) complete(at sys.At, m *meta, mode uint32) error {
 			return fmt.Errorf("set mode: %w", err)
 		}
 	}
+	return setTimes(at, m)
+}
+
+func setTimes(at sys.At, m *meta) error {
 	if err := sys.Utimens(at, m.atime, m.mtime); err != nil {
 		return fmt.Errorf("set times: %w", err)
 	}
@@ -347,7 +387,18 @@ func (u *unpacker) complete(at sys.At, m *meta, mode uint32) error {
 
 // finishRoot completes the root: where anything is in an override attribute, the root has one.
 func (u *unpacker) finishRoot() error {
-	at := sys.Fd(u.top().fd)
+	f := u.top()
+	at := sys.Fd(f.fd)
+	if !u.rootEntry && u.o.Root != nil {
+		if err := u.o.Root(f.fd); err != nil {
+			return err
+		}
+		st, err := sys.Stat(at)
+		if err != nil {
+			return err
+		}
+		*f = frameOf(f.name, f.fd, &st)
+	}
 	if u.o.Owners == Xattr || u.overrides {
 		if _, err := sys.Getxattr(at, override.Containers, nil); errors.Is(err, unix.ENODATA) {
 			st, err := sys.Stat(at)
@@ -363,5 +414,5 @@ func (u *unpacker) finishRoot() error {
 			}
 		}
 	}
-	return u.settle(u.top(), at)
+	return u.settle(f, at)
 }

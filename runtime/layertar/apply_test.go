@@ -3,6 +3,7 @@ package layertar_test
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,6 +106,50 @@ func TestAttributesSurvive(t *testing.T) {
 		st := lstat(t, filepath.Join(path, name))
 		if st.Mode != mode || st.Mtim.Nano() != when.UnixNano() || st.Atim.Nano() != when.UnixNano()+1e9 {
 			t.Errorf("%s: mode %o, times %d %d", name, st.Mode, st.Atim.Nano(), st.Mtim.Nano())
+		}
+	}
+}
+
+// TestNewObjects: what is left to open(2) and mkdir(2) is as the tar says, whatever the umask and whichever group they
+// give.
+func TestNewObjects(t *testing.T) {
+	var entries []entry
+	want := map[string]uint32{}
+	add := func(in string, uid, gid int) {
+		for _, mode := range []int64{0o644, 0o755, 0o777, 0o666, 0o600, 0o400, 0, 0o640, 0o711, 0o4755, 0o2755, 0o1777} {
+			f, d, l := file(fmt.Sprintf("%sf%o", in, mode), "x"), dir(fmt.Sprintf("%sd%o/", in, mode), mode), link(tar.TypeSymlink, fmt.Sprintf("%sl%o", in, mode), "x")
+			f.Mode = mode
+			want[f.Name], want[strings.TrimSuffix(d.Name, "/")], want[l.Name] = unix.S_IFREG|uint32(mode), unix.S_IFDIR|uint32(mode), unix.S_IFLNK|0o777
+			sub := file(d.Name+"in", "x")
+			want[sub.Name] = unix.S_IFREG | uint32(sub.Mode)
+			for _, e := range []entry{f, d, l, sub} {
+				e.Uid, e.Gid = uid, gid
+				entries = append(entries, e)
+			}
+		}
+	}
+	uid, gid := os.Geteuid(), os.Getegid()
+	add("", uid, gid)
+	entries = append(entries, dir("s/", 0o2755))
+	add("s/", uid, gid)
+	layer := archive(t, entries...)
+	for _, umask := range []int{0o022, 0, 0o077} {
+		for _, mode := range []uint32{0o755, 0o2755} {
+			t.Run(fmt.Sprintf("umask %o, root %o", umask, mode), func(t *testing.T) {
+				path, d := newDir(t)
+				if uid == 0 {
+					must(t, os.Chown(path, 0, 1234))
+				}
+				must(t, unix.Chmod(path, mode))
+				defer unix.Umask(unix.Umask(umask))
+				_, err := layertar.Apply(t.Context(), d, bytes.NewReader(layer), layertar.Options{})
+				must(t, err)
+				for name, mode := range want {
+					if st := lstat(t, filepath.Join(path, name)); st.Mode != mode || int(st.Uid) != uid || int(st.Gid) != gid {
+						t.Errorf("%s: mode %o, owner %d:%d; want %o, %d:%d", name, st.Mode, st.Uid, st.Gid, mode, uid, gid)
+					}
+				}
+			})
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 const (
 	bufferSize = 256 << 10 // bytes of one read and write
 	holeSize   = 4 << 10   // bytes: the smallest hole that filesystems keep
+	longRun    = 64 << 10  // bytes: zeros that become a hole though the tar has none
 )
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
@@ -25,12 +26,18 @@ var zeros [holeSize]byte
 // limited reads from r until the context ends or more than left bytes come.
 type limited struct {
 	ctx  context.Context
-	r    io.Reader
+	r    Lender
 	left int64
 	rec  recording
+	lent int64 // bytes that lend gave and Read has not skipped yet
 }
 
 func (l *limited) Read(p []byte) (int, error) {
+	if l.lent > 0 {
+		n := min(int64(len(p)), l.lent)
+		l.lent -= n
+		return int(n), nil // nobody looks at them
+	}
 	if err := l.ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -61,34 +68,52 @@ func isSparse(h *tar.Header) bool {
 	return false
 }
 
-// writeData writes an entry's data to the new file fd. What has holes in the tar gets holes on disk, and so does a long
-// run of zeros in any other file: the tar of a commit has no holes, and a disk image of a terabyte would not fit.
-func writeData(fd int, r io.Reader, h *tar.Header, rec *recording) error {
+// writeData writes the data of the current entry to the new file fd. What has holes in the tar gets holes on disk, and so
+// does a long run of zeros in any other file: the tar of a commit has no holes, and a disk image of a terabyte would not
+// fit.
+func (u *unpacker) writeData(fd int, h *tar.Header) error {
 	if h.Size == 0 {
 		return nil
 	}
-	rec.inData = true
-	defer func() { rec.inData = false }()
+	if isSparse(h) {
+		return u.writeSparse(fd, h)
+	}
+	holes := false
+	for off := int64(0); off < h.Size; {
+		p, err := u.in.lend(h.Size - off)
+		if err != nil {
+			return fmt.Errorf("read data: %w", unexpected(err))
+		}
+		u.in.rec.data(p)
+		if len(p) >= longRun && allZero(p) {
+			holes = true
+		} else if err := pwrite(fd, p, off); err != nil {
+			return fmt.Errorf("write data: %w", err)
+		}
+		off += int64(len(p))
+	}
+	if holes {
+		return ftruncate(fd, h.Size)
+	}
+	return nil
+}
+
+// writeSparse does the same for a file that has holes in the tar.
+func (u *unpacker) writeSparse(fd int, h *tar.Header) error {
+	u.in.rec.inData = true
+	defer func() { u.in.rec.inData = false }()
 	bp := buffers.Get().(*[]byte)
 	defer buffers.Put(bp)
-	sparse := isSparse(h)
-	holes := sparse
 	off := int64(0)
 	for {
-		n, err := io.ReadFull(r, *bp)
+		// Of the whole buffer: only who reads on is told of data that the map says nothing of.
+		n, err := io.ReadFull(u.tar, *bp)
 		if err != nil && err != io.EOF && !(errors.Is(err, io.ErrUnexpectedEOF) && off+int64(n) == h.Size) {
 			return fmt.Errorf("read data: %w", err)
 		}
-		rec.data((*bp)[:n])
-		write := pwrite
-		switch {
-		case sparse:
-			write = pwriteSparse
-		case n == bufferSize && allZero(*bp):
-			write, holes = pwriteNothing, true
-		}
-		if werr := write(fd, (*bp)[:n], off); werr != nil {
-			return fmt.Errorf("write data: %w", werr)
+		u.in.rec.data((*bp)[:n])
+		if err := pwriteSparse(fd, (*bp)[:n], off); err != nil {
+			return fmt.Errorf("write data: %w", err)
 		}
 		off += int64(n)
 		if err != nil {
@@ -98,10 +123,15 @@ func writeData(fd int, r io.Reader, h *tar.Header, rec *recording) error {
 	if off != h.Size {
 		return fmt.Errorf("read data: %d bytes of %d: %w", off, h.Size, io.ErrUnexpectedEOF)
 	}
-	if holes {
-		return ftruncate(fd, h.Size)
+	return ftruncate(fd, h.Size)
+}
+
+// unexpected is the error of a stream that ends where more must follow.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
 	}
-	return nil
+	return err
 }
 
 // pwriteSparse writes those blocks of buf that are not all zeros.
@@ -119,18 +149,17 @@ func pwriteSparse(fd int, buf []byte, off int64) error {
 	return nil
 }
 
-// allZero looks at buf, whose length is a multiple of holeSize; a file that is none stops it at its first block.
+// allZero reports whether buf is zeros; data that is not stops it at its first block.
 func allZero(buf []byte) bool {
-	for ; len(buf) > 0; buf = buf[holeSize:] {
-		if !isHole(buf[:holeSize]) {
+	for len(buf) > 0 {
+		n := min(len(buf), holeSize)
+		if !isHole(buf[:n]) {
 			return false
 		}
+		buf = buf[n:]
 	}
 	return true
 }
-
-// pwriteNothing leaves a hole.
-func pwriteNothing(int, []byte, int64) error { return nil }
 
 func isHole(block []byte) bool { return bytes.Equal(block, zeros[:len(block)]) }
 

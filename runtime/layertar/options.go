@@ -23,9 +23,14 @@ const (
 type Options struct {
 	Owners OwnersMode
 
-	// Lowers are the directories of the layers below, topmost first. A directory that the layer has entries in and no
-	// entry for is made like theirs; without them it is 0755 and root's.
-	Lowers []*os.File
+	// Lowers gives the directories of the layers below, topmost first. A directory that the layer has entries in and no
+	// entry for is made like theirs; without them it is 0755 and root's. It is called when they are first needed, once,
+	// and may wait for them; they stay the caller's, who closes them after Apply. Default: there are none.
+	Lowers func() ([]*os.File, error)
+
+	// Root is called after all entries where none was the root directory's, and gives that, open as fd, owner, mode,
+	// attributes and times. Default: it stays as it is.
+	Root func(fd int) error
 
 	// MaxSize bounds, in bytes, both the tar and the sum of the sizes of the files in it (holes count). Default: 1 TiB.
 	MaxSize int64

@@ -206,7 +206,7 @@ func copyFile(ctx context.Context, w io.Writer, f io.Reader, size int64) error {
 	bp := buffers.Get().(*[]byte)
 	defer buffers.Put(bp)
 	// The writer is wrapped: tar.Writer's own ReadFrom is not exported, and io.Copy must not look for another.
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, &limited{ctx: ctx, r: io.LimitReader(f, size), left: size}, *bp)
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, &limited{ctx: ctx, r: &borrowing{Reader: io.LimitReader(f, size)}, left: size}, *bp)
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func testSession(t *testing.T, system uniontest.System, s session, opts []string
 	over := uniontest.NewLayers(t, 0)
 	top := filepath.Join(over.Dir, "top")
 	must(t, os.Mkdir(top, 0o755))
-	_, err = layertar.Apply(t.Context(), openDir(t, top), bytes.NewReader(layer), layertar.Options{Lowers: below})
+	_, err = layertar.Apply(t.Context(), openDir(t, top), bytes.NewReader(layer), layertar.Options{Lowers: func() ([]*os.File, error) { return below, nil }})
 	must(t, err)
 	if marks := devicesIn(t, top); len(marks) > 0 {
 		t.Errorf("kernel whiteouts %q are in the layer", marks)
@@ -190,7 +190,9 @@ func TestImpliedDirectories(t *testing.T) {
 	run(t, "sh", "-euc", "cd "+tmp+`; mkdir -p 1/a/b/c 1/d/e 2/a 2/d; chmod 700 1/a/b; chown 5:6 1/a/b; setfattr -n user.x -v y 1/a/b
 		setfattr -n user.overlay.opaque -v y 2/d; chmod 4711 2/a; touch -d @1000.5 1/a/b 2/a`)
 	layer := archive(t, file("a/b/f", ""), file("d/e/f", ""), file("new/dir/f", ""))
-	path := apply(t, layer, layertar.Options{Lowers: []*os.File{openDir(t, tmp+"/2"), openDir(t, tmp+"/1")}})
+	path := apply(t, layer, layertar.Options{Lowers: func() ([]*os.File, error) {
+		return []*os.File{openDir(t, tmp+"/2"), openDir(t, tmp+"/1")}, nil
+	}})
 	got := describe(t, path)
 	for name, want := range map[string]string{
 		"a": "mode=44711 owner=0:0 mtime=1000500000000", "a/b": `mode=40700 owner=5:6 mtime=1000500000000 user.x="y"`,

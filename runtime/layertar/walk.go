@@ -14,6 +14,7 @@ type frame struct {
 	name string
 	fd   int    // O_RDONLY
 	mode uint32 // permission bits as they are now: its owner may list, search and change it
+	gid  uint32 // as it is now
 	want dirAttrs
 
 	// below is what the layers below show here, nil for no directory; valid once asked is true.
@@ -61,7 +62,7 @@ func (u *unpacker) openRoot(dir *os.File) error {
 
 func frameOf(name string, fd int, st *unix.Stat_t) frame {
 	mode := st.Mode & 0o7777
-	return frame{name: name, fd: fd, mode: mode, want: dirAttrs{mode: mode, atime: st.Atim, mtime: st.Mtim}}
+	return frame{name: name, fd: fd, mode: mode, gid: st.Gid, want: dirAttrs{mode: mode, atime: st.Atim, mtime: st.Mtim}}
 }
 
 // enter makes the directory parts the top of the stack, and makes those that are missing.
@@ -135,6 +136,22 @@ func (u *unpacker) push(name string) error {
 	return removeXattr(sys.Fd(f.fd), aclDefault)
 }
 
+// pushBorn makes the new directory at the top of the stack. done says that it has what m says, but for its times; else
+// nothing was done.
+func (u *unpacker) pushBorn(at sys.At, m *meta) (done bool, err error) {
+	fd, err := openChild(at.Dirfd, at.Name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return false, nil // push tells, or helps
+	}
+	if done, err = u.asBorn(fd, m); !done {
+		sys.Close(fd)
+		return false, err
+	}
+	perm := m.mode & 0o777
+	u.stack = append(u.stack, frame{name: at.Name, fd: fd, mode: perm, gid: m.gid, want: dirAttrs{mode: perm, atime: m.atime, mtime: m.mtime}})
+	return true, nil
+}
+
 func removeXattr(at sys.At, name string) error {
 	err := sys.Removexattr(at, name)
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
@@ -166,6 +183,7 @@ func (u *unpacker) describe(m *meta) error {
 	if err != nil {
 		return err
 	}
+	f.gid = st.Gid
 	if f.mode = st.Mode & 0o7777; f.mode&rwx != rwx {
 		f.mode |= rwx
 		return sys.Chmod(at, f.mode)
@@ -236,8 +254,15 @@ func (u *unpacker) imply(name string) error {
 // lasts as long as the directory is on the stack.
 func (u *unpacker) below(i int) (*object, error) {
 	f := &u.stack[i]
-	if f.asked || u.lowers == nil {
+	if f.asked || u.o.Lowers == nil {
 		return f.below, nil
+	}
+	if u.lowers == nil {
+		dirs, err := u.o.Lowers()
+		if err != nil {
+			return nil, err
+		}
+		u.lowers = newUnion(dirs...)
 	}
 	var err error
 	if i == 0 {

@@ -208,18 +208,24 @@ func inside(path, dir string) bool {
 // is lost.
 func (fs *FS) probeUpper(cfg *Config) error {
 	tmp := fs.stage.Temp()
-	if err := sys.Mknod(tmp, unix.S_IFREG|0o600, 0); err != nil {
+	err := sys.Mknod(tmp, unix.S_IFREG|0o600, 0)
+	if noRoom(err) {
+		// It is by what is deleted in this mount that there will be room again, and the mount before has tried all.
+		fs.log.Printf("upperdir=%s: %v: mounted without trying what its filesystem can do", cfg.Upper, err)
+		if _, err := sys.Getxattr(fs.lockFile(), "user.lamina.probe", nil); errors.Is(err, unix.ENOTSUP) {
+			fs.withoutXattrs(cfg, err)
+		}
+		return nil
+	}
+	if err != nil {
 		return &ConfigError{"workdir", cfg.Work, fmt.Errorf("cannot make a file in it: %w", err)}
 	}
 	defer fs.stage.Discard(tmp)
-	if err := sys.Setxattr(tmp, "user.lamina.probe", []byte("1"), 0); err != nil {
-		fs.log.Printf("upperdir=%s: no user extended attributes (%v): inode numbers of copied-up files are kept "+
-			"in workdir, moved directories are copied", cfg.Upper, err)
-		fs.noUserXattr = true
-		fs.redirect = false
+	if err := sys.Setxattr(tmp, "user.lamina.probe", []byte("1"), 0); err != nil && !noRoom(err) {
+		fs.withoutXattrs(cfg, err)
 	}
 	var typ uint8
-	err := fs.listStaging(func(e sys.Dirent) {
+	err = fs.listStaging(func(e sys.Dirent) {
 		if e.Name == tmp.Name {
 			typ = e.Type
 		}
@@ -235,6 +241,20 @@ func (fs *FS) probeUpper(cfg *Config) error {
 	}
 	return fs.probeFiles(cfg)
 }
+
+// withoutXattrs notes that the upper's filesystem keeps no user attributes, and says what is lost.
+func (fs *FS) withoutXattrs(cfg *Config, err error) {
+	fs.log.Printf("upperdir=%s: no user extended attributes (%v): inode numbers of copied-up files are kept "+
+		"in workdir, moved directories are copied", cfg.Upper, err)
+	fs.noUserXattr = true
+	fs.redirect = false
+}
+
+// noRoom reports whether a file could not be made for want of room alone.
+func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// lockFile is the one file that is in the work directory at any time.
+func (fs *FS) lockFile() sys.At { return sys.At{Dirfd: fs.work.fd, Name: "lock"} }
 
 // probeFiles checks that .wh. files can be made here: another union filesystem does not let us.
 func (fs *FS) probeFiles(cfg *Config) error {

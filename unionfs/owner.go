@@ -39,7 +39,13 @@ func (fs *FS) probeChown() bool {
 		return false
 	}
 	tmp := fs.stage.Temp()
-	if err := sys.Mknod(tmp, unix.S_IFREG|0o600, 0); err != nil {
+	err := sys.Mknod(tmp, unix.S_IFREG|0o600, 0)
+	if noRoom(err) {
+		lock := fs.lockFile()
+		defer func() { _ = sys.Chown(lock, int(fs.euid), int(fs.egid)) }() // what was possible one way is the other
+		return sys.Chown(lock, 1, 1) == nil
+	}
+	if err != nil {
 		return false
 	}
 	defer fs.stage.Discard(tmp)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/laminafs/lamina/internal/uniontest"
 	"golang.org/x/sys/unix"
@@ -124,6 +125,52 @@ func TestFailedCopyUpOnDisk(t *testing.T) {
 			wantContent(t, l.Merged+"/e/small", "new")
 			wantContent(t, l.Merged+"/p/other", string(data[:100]))
 		})
+	}
+}
+
+// A union can be mounted when its disk is full: by what is deleted in it there will be room.
+func TestMountOnFullDisk(t *testing.T) {
+	uniontest.NeedRoot(t)
+	mnt := t.TempDir()
+	must(t, unix.Mount("none", mnt, "tmpfs", 0, "nr_inodes=32"))
+	t.Cleanup(func() { must(t, unix.Unmount(mnt, 0)) })
+	l := newLayers(t)
+	upperOn(t, l, mnt)
+	write(t, l.Lowers[0]+"/low", "low")
+	m := uniontest.Start(t, uniontest.Laminafs, l, "redirect_dir=on")
+	made := 0
+	for ; made < 64; made++ {
+		err := os.WriteFile(fmt.Sprint(l.Merged, "/", made), []byte("new"), 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		must(t, err)
+	}
+	if made == 0 || made == 64 {
+		t.Fatalf("%d files were made on a disk for 32", made)
+	}
+	m.Remount()
+	wantContent(t, l.Merged+"/low", "low")
+	if err := os.Chown(l.Merged+"/low", 7, 8); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("chown: %v, want %v", err, unix.ENOSPC)
+	}
+	for i := range made {
+		must(t, os.Remove(fmt.Sprint(l.Merged, "/", i)))
+	}
+	// What was removed is on the disk until the kernel, and then the server, have let go of it.
+	err := os.Chown(l.Merged+"/low", 7, 8)
+	for end := time.Now().Add(10 * time.Second); errors.Is(err, unix.ENOSPC) && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		err = os.Chown(l.Merged+"/low", 7, 8)
+	}
+	must(t, err)
+	var st unix.Stat_t
+	must(t, unix.Stat(l.Upper+"/low", &st))
+	if st.Uid != 7 || st.Gid != 8 {
+		t.Errorf("the upper has it for %d:%d, want 7:8", st.Uid, st.Gid)
+	}
+	must(t, unix.Stat(l.Work+"/lock", &st))
+	if st.Uid != 0 || st.Gid != 0 {
+		t.Errorf("the lock is %d:%d's, want 0:0's", st.Uid, st.Gid)
 	}
 }
 

@@ -40,21 +40,29 @@ var errSealed = errors.New("a mount point in a layer")
 
 // openDir returns an O_PATH descriptor of d, for use until releaseDir.
 func (fs *FS) openDir(d *dir) (int, error) {
+	if d.where.Load() == nil {
+		return d.layer.fd, nil
+	}
+	if fd, ok := fs.fds.acquire(&d.fd); ok {
+		return fd, nil
+	}
+	fd, err := fs.openPlace(d, unix.O_PATH)
+	if err != nil {
+		return -1, err
+	}
+	return fs.fds.install(&d.fd, fd), nil
+}
+
+// openPlace opens d, which is not the root of a layer, where it is now.
+func (fs *FS) openPlace(d *dir, flags int) (int, error) {
 	for {
-		at := d.where.Load()
-		if at == nil {
-			return d.layer.fd, nil
-		}
-		if fd, ok := fs.fds.acquire(&d.fd); ok {
-			return fd, nil
-		}
 		moves := d.moves.Load()
-		at = d.where.Load()
+		at := d.where.Load()
 		pfd, err := fs.openDir(at.parent)
 		if err != nil {
 			return -1, err
 		}
-		fd, err := sys.OpenBeneath(pfd, at.name, unix.O_PATH|unix.O_DIRECTORY)
+		fd, err := sys.OpenBeneath(pfd, at.name, flags|unix.O_DIRECTORY)
 		fs.releaseDir(at.parent)
 		if d.moves.Load() != moves {
 			sys.Close(fd)
@@ -63,10 +71,7 @@ func (fs *FS) openDir(d *dir) (int, error) {
 		if err == unix.EXDEV {
 			return -1, errSealed
 		}
-		if err != nil {
-			return -1, err
-		}
-		return fs.fds.install(&d.fd, fd), nil
+		return fd, err
 	}
 }
 
@@ -86,20 +91,52 @@ func (d *dir) moveDir(parent *dir, name string) {
 
 // readDir calls fn for every entry of d, and leaves its access time alone.
 func (fs *FS) readDir(d *dir, fn func(sys.Dirent)) error {
-	fd, err := fs.openDir(d)
+	l, err := fs.openList(d)
 	if err == errSealed {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer fs.releaseDir(d)
-	list, err := reopen(fd, unix.O_RDONLY|unix.O_NOATIME)
-	if err != nil {
-		return err
+	defer fs.closeList(l, false)
+	return sys.ReadDirOn(l.fd, fn)
+}
+
+// openedList is a directory that was opened to be listed, at its beginning.
+type openedList struct {
+	d     *dir
+	fd    int
+	fresh bool // nobody had d open
+}
+
+// openList opens d to list it, for use until closeList. Its access time is left alone.
+func (fs *FS) openList(d *dir) (l openedList, err error) {
+	l.d = d
+	fd := d.layer.fd
+	if d.where.Load() != nil {
+		var open bool
+		if fd, open = fs.fds.acquire(&d.fd); !open {
+			l.fresh = true
+			l.fd, err = fs.openPlace(d, unix.O_RDONLY|unix.O_NOATIME)
+			if err == unix.EPERM {
+				l.fd, err = fs.openPlace(d, unix.O_RDONLY)
+			}
+			return l, err
+		}
+		defer fs.releaseDir(d)
 	}
-	defer sys.Close(list)
-	return sys.ReadDirOn(list, fn)
+	l.fd, err = reopen(fd, unix.O_RDONLY|unix.O_NOATIME)
+	return l, err
+}
+
+// closeList ends the use of l. keep says that what is in the directory will be looked at: then the descriptor serves for that.
+func (fs *FS) closeList(l openedList, keep bool) {
+	if l.fresh && keep {
+		fs.fds.install(&l.d.fd, l.fd)
+		fs.releaseDir(l.d)
+		return
+	}
+	sys.Close(l.fd)
 }
 
 // reopen opens the directory that fd is open on a second time, since fd, mostly from O_PATH, can do less: neither list

@@ -173,7 +173,7 @@ func (fs *FS) makeRoot() error {
 			dirs = append(dirs, l.root)
 		}
 	}
-	if err := fs.mergeDir(n, dirs); err != nil {
+	if err := fs.mergeDir(n, dirs, false); err != nil {
 		return &ConfigError{"lowerdir", fs.layers[1].path, err}
 	}
 	top := fs.layers[1]

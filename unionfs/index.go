@@ -157,6 +157,11 @@ func (x *index) insert(name string) *entry {
 	if p := x.slots[slot]; p != 0 {
 		return &x.entries[p-1]
 	}
+	return x.insertAt(slot, name)
+}
+
+// insertAt is insert of a name that there is not, for which probe has found a slot.
+func (x *index) insertAt(slot int, name string) *entry {
 	if (x.used+1)*4 > len(x.slots)*3 {
 		x.rehash(2 * (len(x.entries) - len(x.vacant) + 1))
 		slot = x.probe(name)
@@ -166,6 +171,14 @@ func (x *index) insert(name string) *entry {
 	x.slots[slot] = uint32(pos + 1)
 	x.used++
 	return &x.entries[pos]
+}
+
+// reserve makes room for n more entries.
+func (x *index) reserve(n int) {
+	x.entries = slices.Grow(x.entries, n)
+	if n*4 > len(x.slots)*3 {
+		x.rehash(len(x.entries) + n)
+	}
 }
 
 // position finds a place for a new entry.
@@ -193,8 +206,11 @@ func (x *index) compact() {
 		all.WriteString(x.entries[i].name)
 	}
 	names := all.String()
-	entries := make([]entry, len(x.entries))
-	copy(entries, x.entries)
+	entries := x.entries
+	if cap(entries) > len(entries)+len(entries)/8 {
+		entries = make([]entry, len(x.entries))
+		copy(entries, x.entries)
+	}
 	for i, off := 0, 0; i < len(entries); i++ {
 		e := &entries[i]
 		e.name = names[off : off+len(e.name)]

@@ -21,6 +21,9 @@ type layer struct {
 	dev    uint64 // st_dev
 	root   *dir
 
+	// private says that the layer is a mount of our own: nothing is mounted in it.
+	private bool
+
 	// override is the attribute that holds the owner and mode of this layer's objects, "" where the inodes do.
 	override string
 }
@@ -37,11 +40,12 @@ func openLayer(option, path string) (*layer, error) {
 		sys.Close(fd)
 		return fail(err)
 	}
-	if private, err := privateMount(fd); err == nil {
+	private := false
+	if mount, err := privateMount(fd); err == nil {
 		sys.Close(fd)
-		fd = private
+		fd, private = mount, true
 	}
-	l := &layer{path: path, fd: fd}
+	l := &layer{path: path, fd: fd, private: private}
 	st, err := sys.Stat(sys.Fd(fd))
 	if err != nil {
 		sys.Close(fd)

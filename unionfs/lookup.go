@@ -163,10 +163,18 @@ func (fs *FS) makeNode(p *node, e *entry) (*node, error) {
 	changes := n.changes.Load()
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		err := fs.makeDirNode(n, p, e, d, at, &st)
-		if err == nil && len(n.sources()) == 1 && d.layer.override == "" {
-			fs.putAttr(n, changes, &st) // of what is merged the link count is yet to be found
+		if err != nil {
+			n.dir.index.leave()
+			return n, err
 		}
-		return n, err
+		merged := len(n.sources()) > 1
+		if merged && n.dir.index != nil {
+			st.Nlink = uint64(2 + n.dir.index.subdirs)
+		}
+		if d.layer.override == "" && (!merged || n.dir.index != nil) { // else the link count is yet to be found
+			fs.putAttr(n, changes, &st)
+		}
+		return n, nil
 	}
 	var origin *whiteout.Origin
 	if d.layer.index == 0 {
@@ -240,7 +248,7 @@ func (fs *FS) makeDirNode(n, p *node, e *entry, d *dir, at sys.At, st *unix.Stat
 			}
 		}
 	}
-	if err := fs.mergeDir(n, dirs); err != nil {
+	if err := fs.mergeDir(n, dirs, !fs.cfg.StaticNlink); err != nil {
 		return err
 	}
 	if d.layer.index == 0 {

@@ -15,11 +15,28 @@ import (
 //
 // Precondition: dirs are the directories of that name in the layers of the parent, topmost first, none of them
 // hidden by a whiteout or by something else of the name.
-func (fs *FS) mergeDir(n *node, dirs []*dir) error {
+//
+// With list, and where there are several, they are listed on the way: to know their marks takes a look at their names, and
+// to know the link count of n as well. So n has its index, unless it is a large directory.
+func (fs *FS) mergeDir(n *node, dirs []*dir, list bool) error {
 	s := n.dir
+	var names *merger
+	if list && len(dirs) > 1 {
+		names = fs.newMerger()
+		names.limit = listLimit
+	}
 	for i := 0; i < len(dirs); i++ {
 		d := dirs[i]
-		m, err := fs.readMarks(d)
+		var m whiteout.Marks
+		var err error
+		if names != nil {
+			if m, err = names.addWithMarks(d); err != nil {
+				names = nil // who needs it meets that again
+			}
+		}
+		if names == nil {
+			m, err = fs.readMarksOf(d, i == len(dirs)-1)
+		}
 		if err != nil {
 			return err
 		}
@@ -41,13 +58,43 @@ func (fs *FS) mergeDir(n *node, dirs []*dir) error {
 		}
 		dirs = append(dirs[:i+1:i+1], old...)
 	}
+	if names != nil {
+		fs.counts.indexMisses.Add(1)
+		n.dir.index = names.index()
+	}
 	return nil
 }
+
+// listLimit is up to what size of its names, in bytes, a directory is listed before somebody wants them: one that is less
+// than probeFrom.
+const listLimit = 16 << 10
+
+// readMarksOf is readMarks for mergeDir. Whether d is opaque need not be known where it is the last one.
+func (fs *FS) readMarksOf(d *dir, last bool) (whiteout.Marks, error) {
+	at := d.where.Load()
+	if !last || at == nil || !d.layer.private || fs.lowest(d) {
+		return fs.readMarks(d)
+	}
+	// Nothing is mounted on it: it need not be opened.
+	fd, err := fs.openDir(at.parent)
+	if err != nil {
+		return whiteout.Marks{}, err
+	}
+	m, err := fs.ownMarks(d, sys.At{Dirfd: fd, Name: at.name})
+	fs.releaseDir(at.parent)
+	if err == nil && m.Redirect != "" {
+		return fs.readMarks(d)
+	}
+	return m, err
+}
+
+// lowest tells whether d lies in the lowest layer.
+func (fs *FS) lowest(d *dir) bool { return d.layer.index == len(fs.layers)-1 }
 
 // readMarks reads what d says about itself. A mark says something only where there are layers below.
 func (fs *FS) readMarks(d *dir) (whiteout.Marks, error) {
 	var m whiteout.Marks
-	if d.layer.index == len(fs.layers)-1 {
+	if fs.lowest(d) {
 		return m, nil
 	}
 	fd, err := fs.openDir(d)
@@ -59,23 +106,29 @@ func (fs *FS) readMarks(d *dir) (whiteout.Marks, error) {
 		return m, err
 	}
 	defer fs.releaseDir(d)
-	names, err := sys.XattrNames(sys.Fd(fd))
+	m, err = fs.ownMarks(d, sys.At{Dirfd: fd, Name: "."}) // by O_PATH alone it takes another call
+	if err == unix.EACCES {
+		m, err = fs.ownMarks(d, sys.Fd(fd)) // it may not be searched
+	}
+	if err == nil && !m.Opaque {
+		m.Opaque = whiteout.HasOpaqueFile(fd)
+	}
+	return m, err
+}
+
+// ownMarks reads the attributes of d, which is at, without a look at its names.
+func (fs *FS) ownMarks(d *dir, at sys.At) (m whiteout.Marks, err error) {
+	names, err := sys.XattrNames(at)
 	if err != nil {
 		return m, err
 	}
-	m, err = whiteout.ReadMarks(sys.Fd(fd), names)
+	m, err = whiteout.ReadMarks(at, names)
 	if errors.Is(err, whiteout.ErrBadRedirect) {
 		// A layer's nonsense leads nowhere, and takes nothing with it.
 		fs.log.Printf("layer %s: %s: %v", d.layer.path, strings.Join(d.path(), "/"), err)
 		m.Opaque, err = true, nil
 	}
-	if err != nil {
-		return m, err
-	}
-	if !m.Opaque {
-		m.Opaque = whiteout.HasOpaqueFile(fd)
-	}
-	return m, nil
+	return m, err
 }
 
 // redirected finds the directories that d, moved by a rename, had below it: those at path in each layer below d's.
@@ -205,23 +258,22 @@ func (fs *FS) fill(n *node) error {
 		return nil
 	}
 	fs.counts.indexMisses.Add(1)
-	x := newIndex(0)
+	m := fs.newMerger()
 	if n.dir.dead {
-		n.dir.index = x.countIn(&fs.counts.indexed)
+		n.dir.index = m.index()
 		return nil
 	}
-	m := merger{fs: fs, x: x, hidden: map[string]bool{}}
 	for _, d := range n.sources() {
 		if err := m.add(d); err != nil {
 			return err
 		}
 	}
-	x.compact()
+	x := m.index()
 	if old != nil {
 		x.adopt(old)
 		old.leave()
 	}
-	n.dir.index = x.countIn(&fs.counts.indexed)
+	n.dir.index = x
 	return nil
 }
 
@@ -232,18 +284,84 @@ type merger struct {
 
 	// hidden holds the names that a lower layer whites out and no layer above it has.
 	hidden map[string]bool
+
+	// limit is how many bytes the names that are still to come may take, 0 for any number.
+	limit int
+
+	used bool // of the directory that was added last, something shows
 }
 
-// add adds the entries of d. What d whites out is hidden in the layers below it only, so that comes last.
+func (fs *FS) newMerger() *merger { return &merger{fs: fs, x: newIndex(0)} }
+
+// index returns what was made of it all.
+func (m *merger) index() *index {
+	m.x.compact()
+	return m.x.countIn(&m.fs.counts.indexed)
+}
+
+// add adds the entries of d.
 func (m *merger) add(d *dir) error {
+	l, err := m.fs.openList(d)
+	if err != nil {
+		return ignoreSealed(err)
+	}
+	_, err = m.addFrom(l)
+	m.fs.closeList(l, err == nil && m.used)
+	return err
+}
+
+// addWithMarks is add for a directory of which its marks are to be known as well. Errors: sys.ErrManyDirents.
+func (m *merger) addWithMarks(d *dir) (marks whiteout.Marks, err error) {
+	l, err := m.fs.openList(d)
+	if err == errSealed {
+		return whiteout.Marks{Opaque: true}, nil
+	}
+	if err != nil {
+		return marks, err
+	}
+	opaque := false
+	if !m.fs.lowest(d) {
+		marks, err = m.fs.ownMarks(d, sys.Fd(l.fd))
+	}
+	if err == nil {
+		d.marked = marks.Whiteouts
+		opaque, err = m.addFrom(l)
+	}
+	m.fs.closeList(l, err == nil && m.used)
+	marks.Opaque = marks.Opaque || opaque && !m.fs.lowest(d)
+	return marks, err
+}
+
+// addFrom adds the entries of the directory opened as l, and tells whether one of them makes it opaque. What it whites out is
+// hidden in the layers below it only, so that comes last.
+func (m *merger) addFrom(l openedList) (opaque bool, err error) {
+	d := l.d
+	m.used = false
+	all, err := sys.ListDir(l.fd, m.limit)
+	if err != nil {
+		return false, err
+	}
+	if m.limit > 0 {
+		m.limit = max(1, m.limit-all.Size())
+	}
+	if len(m.x.entries) == 0 {
+		n, err := all.Count()
+		if err != nil {
+			return false, err
+		}
+		m.x.reserve(n)
+	}
 	var deleted []string // by .wh. files
 	var odd []sys.Dirent // may be whiteouts by type or attribute, or have no d_type
-	err := m.fs.readDir(d, func(e sys.Dirent) {
+	err = all.Each(func(e sys.Dirent) {
 		switch kind, target := whiteout.Classify(e.Name); kind {
 		case whiteout.Deleted:
 			deleted = append(deleted, target)
 			return
-		case whiteout.Opaque, whiteout.Internal:
+		case whiteout.Opaque:
+			opaque = true
+			return
+		case whiteout.Internal:
 			return
 		}
 		if e.Type == unix.DT_CHR || e.Type == unix.DT_UNKNOWN || e.Type == unix.DT_REG && d.marked {
@@ -253,56 +371,46 @@ func (m *merger) add(d *dir) error {
 		m.entry(d, e)
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	devices, err := m.oddEntries(d, odd)
-	if err != nil {
-		return err
-	}
+	devices := m.oddEntries(l, odd)
 	for _, name := range deleted {
 		m.whiteout(d, name, whFile)
 	}
 	for _, name := range devices {
 		m.whiteout(d, name, whNode)
 	}
-	return nil
+	return opaque, nil
 }
 
 // oddEntries looks closer at the entries that need it, and returns the names of those that are whiteouts. One that
 // cannot be looked at is shown as what it seems to be: it must not take the others with it.
-func (m *merger) oddEntries(d *dir, odd []sys.Dirent) (whiteouts []string, err error) {
-	if len(odd) == 0 {
-		return nil, nil
-	}
-	fd, err := m.fs.openDir(d)
-	if err != nil {
-		return nil, err
-	}
-	defer m.fs.releaseDir(d)
+func (m *merger) oddEntries(l openedList, odd []sys.Dirent) (whiteouts []string) {
 	for _, e := range odd {
-		at := sys.At{Dirfd: fd, Name: e.Name}
+		at := sys.At{Dirfd: l.fd, Name: e.Name}
 		st, err := sys.Stat(at)
 		if err == nil {
 			e.Type = direntType(st.Mode)
-			if isWhiteout(d, at, &st) {
+			if isWhiteout(l.d, at, &st) {
 				whiteouts = append(whiteouts, e.Name)
 				continue
 			}
 		}
-		m.entry(d, e)
+		m.entry(l.d, e)
 	}
-	return whiteouts, nil
+	return whiteouts
 }
 
 // entry adds one entry of d.
 func (m *merger) entry(d *dir, de sys.Dirent) {
 	layer := uint16(d.layer.index)
-	e := m.x.get(de.Name)
-	if e == nil {
+	slot := m.x.probe(de.Name)
+	if m.x.slots[slot] == 0 {
 		if m.hidden[de.Name] {
 			return
 		}
-		e = m.x.insert(de.Name)
+		e := m.x.insertAt(slot, de.Name)
+		m.used = true
 		m.x.setType(e, de.Type)
 		e.layer, e.ino = layer, de.Ino
 		if layer != 0 {
@@ -310,6 +418,7 @@ func (m *merger) entry(d *dir, de sys.Dirent) {
 		}
 		return
 	}
+	e := &m.x.entries[m.x.slots[slot]-1]
 	if layer == 0 {
 		return // a filesystem that lists a name twice
 	}
@@ -328,6 +437,7 @@ func (m *merger) entry(d *dir, de sys.Dirent) {
 		e.merge = uint32(len(m.x.merges))
 	}
 	m.x.merges[e.merge-1] = append(m.x.merges[e.merge-1], layer)
+	m.used = true
 }
 
 // whiteout notes that d hides name in the layers below, and of an upper how.
@@ -340,6 +450,9 @@ func (m *merger) whiteout(d *dir, name string, flag entryFlags) {
 		}
 		e.flags |= flag
 	case e == nil:
+		if m.hidden == nil {
+			m.hidden = map[string]bool{}
+		}
 		m.hidden[name] = true
 		return
 	}

@@ -99,7 +99,7 @@ func (fs *FS) probesFor(dirs []*dir) int {
 //
 // Precondition: p.dir.mu is held exclusively.
 func (fs *FS) probe(p *node, x *index, name string) error {
-	m := merger{fs: fs, x: x, hidden: map[string]bool{}}
+	m := merger{fs: fs, x: x}
 	dirs := p.sources()
 	for i, d := range dirs {
 		last, err := m.probe(d, name, i == len(dirs)-1)

@@ -78,6 +78,12 @@ func TestSystemCalls(t *testing.T) {
 				return f.Lookup(nil, f.header(f.lower), fmt.Sprint("sub", i), new(fuse.EntryOut))
 			}
 		}},
+		// Of the upper: fstatat, openat2, listxattr, 2 getdents, listxattr; of the lower openat2, 2 getdents, fstat.
+		{"first lookup of a merged directory", 10, func(i int) func() fuse.Status {
+			return func() fuse.Status {
+				return f.Lookup(nil, f.header(f.root), fmt.Sprint("both", i), new(fuse.EntryOut))
+			}
+		}},
 		{"getattr", 0, func(i int) func() fuse.Status {
 			in := fuse.GetAttrIn{InHeader: *f.header(f.file(i))}
 			return func() fuse.Status { return f.GetAttr(nil, &in, new(fuse.AttrOut)) }
@@ -192,6 +198,15 @@ func newCalls(t testing.TB, files int) *calls {
 	for i := range files {
 		if err := os.Mkdir(filepath.Join(top, "l/lower", fmt.Sprint("sub", i)), 0o755); err != nil {
 			t.Fatal(err)
+		}
+		for _, dir := range []string{"l", "u"} {
+			path := filepath.Join(top, dir, fmt.Sprint("both", i))
+			if err := os.Mkdir(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(path, "in-"+dir), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for _, name := range []string{"first", "gone", "small", "read"} {
 			path := filepath.Join(top, "l/lower", fmt.Sprint(name, i))

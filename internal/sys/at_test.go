@@ -252,6 +252,27 @@ func TestReadDir(t *testing.T) {
 			t.Errorf("%d entries, %v; want %d", seen, err, len(want))
 		}
 	}
+	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sys.ListDir(fd, 64<<10); err != sys.ErrManyDirents {
+		t.Errorf("all at once, with a limit: %v, want ErrManyDirents", err)
+	}
+	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+		t.Fatal(err)
+	}
+	all, err := sys.ListDir(fd, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	err = all.Each(func(e sys.Dirent) { seen[e.Name] = true })
+	if n, err := all.Count(); n != 3001 || err != nil || len(seen) != n || !seen["\xff\n"] || all.Size() < 3000*(20+100) {
+		t.Errorf("all at once: %d entries, %v, %d names, %d bytes", n, err, len(seen), all.Size())
+	}
+	if err != nil {
+		t.Error(err)
+	}
 	file, err := sys.Open(sys.At{Dirfd: fd, Name: fmt.Sprintf("%0100d", 0)}, unix.O_RDONLY, 0)
 	if err != nil {
 		t.Fatal(err)

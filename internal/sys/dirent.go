@@ -1,8 +1,9 @@
 package sys
 
 import (
-	"bytes"
 	"encoding/binary"
+	"errors"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,11 @@ func ReadDir(fd int, fn func(Dirent)) error {
 
 // ReadDirOn is ReadDir from where fd is: of a directory just opened, all of it.
 func ReadDirOn(fd int, fn func(Dirent)) error {
+	return getdents(fd, func(raw []byte) error { return parse(string(raw), fn) })
+}
+
+// getdents calls fn with what the kernel gives, until the end of the directory.
+func getdents(fd int, fn func(raw []byte) error) error {
 	bp := direntBufs.Get().(*[]byte)
 	defer direntBufs.Put(bp)
 	for {
@@ -37,25 +43,74 @@ func ReadDirOn(fd int, fn func(Dirent)) error {
 			n, err = unix.Getdents(fd, *bp)
 			return err
 		})
-		if err != nil {
+		if err == nil && n > 0 {
+			err = fn((*bp)[:n])
+		}
+		if err != nil || n == 0 {
 			return err
 		}
-		if n == 0 {
-			return nil
+	}
+}
+
+// parse calls fn for every entry in raw. The names are parts of it.
+func parse(raw string, fn func(Dirent)) error {
+	for len(raw) >= direntHeader {
+		reclen := int(binary.NativeEndian.Uint16([]byte(raw[16:18])))
+		if reclen < direntHeader || reclen > len(raw) {
+			return unix.EIO
 		}
-		for buf := (*bp)[:n]; len(buf) >= direntHeader; {
-			reclen := int(binary.NativeEndian.Uint16(buf[16:]))
-			if reclen < direntHeader || reclen > len(buf) {
-				return unix.EIO
-			}
-			name := buf[direntHeader:reclen]
-			if i := bytes.IndexByte(name, 0); i >= 0 {
-				name = name[:i]
-			}
-			if s := string(name); s != "." && s != ".." {
-				fn(Dirent{Ino: binary.NativeEndian.Uint64(buf), Type: buf[18], Name: s})
-			}
-			buf = buf[reclen:]
+		name := raw[direntHeader:reclen]
+		if i := strings.IndexByte(name, 0); i >= 0 {
+			name = name[:i]
+		}
+		if name != "." && name != ".." {
+			fn(Dirent{Ino: binary.NativeEndian.Uint64([]byte(raw[:8])), Type: raw[18], Name: name})
+		}
+		raw = raw[reclen:]
+	}
+	return nil
+}
+
+// Dirents are the entries of a directory, as the kernel gave them: in few pieces of memory, however many they are.
+type Dirents struct{ raw []string }
+
+// ErrManyDirents is returned when a directory has more entries than asked for.
+var ErrManyDirents = errors.New("the directory is large")
+
+// ListDir is ReadDirOn all at once. With a limit greater than 0 it gives up a directory whose entries take more than
+// so many bytes: the name and 20 to 27 more for each. Errors: ErrManyDirents.
+func ListDir(fd, limit int) (d Dirents, err error) {
+	size := 0
+	err = getdents(fd, func(raw []byte) error {
+		if size += len(raw); limit > 0 && size > limit {
+			return ErrManyDirents
+		}
+		d.raw = append(d.raw, string(raw))
+		return nil
+	})
+	return d, err
+}
+
+// Size is how many bytes they take.
+func (d *Dirents) Size() (n int) {
+	for _, raw := range d.raw {
+		n += len(raw)
+	}
+	return n
+}
+
+// Count is how many there are, "." and ".." left out.
+func (d *Dirents) Count() (n int, err error) {
+	err = d.Each(func(Dirent) { n++ })
+	return n, err
+}
+
+// Each calls fn for every entry, "." and ".." left out. Their names keep all of them in memory.
+func (d *Dirents) Each(fn func(Dirent)) error {
+	for _, raw := range d.raw {
+		if err := parse(raw, fn); err != nil {
+			return err
 		}
 	}
+	return nil
 }

@@ -2,12 +2,15 @@ package figures
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	goruntime "runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -216,4 +219,58 @@ func TestConcurrentClients(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// fullest is a Mount with everything that there can be: every opcode, every errno of each, all numbers at their largest.
+func fullest() *Mount {
+	m := sample()
+	m.Mountpoint = strings.Repeat("/\x01", 2048) // PATH_MAX, of what takes most in JSON
+	m.Requests = Requests{Notices: map[string]uint64{}}
+	for i := range 64 { // linux/fuse.h has 53
+		o := Opcode{Name: fmt.Sprintf("AS_LONG_AS_ANY_%d", i), Count: math.MaxUint64, Errors: map[string]uint64{"other": math.MaxUint64},
+			Latency: &Histogram{Seconds: math.MaxFloat64}}
+		for e := range unix.Errno(134) {
+			if name := unix.ErrnoName(e); name != "" {
+				o.Errors[name] = math.MaxUint64
+			}
+		}
+		for b := range o.Latency.Buckets {
+			o.Latency.Buckets[b] = math.MaxUint64
+		}
+		m.Requests.Opcodes = append(m.Requests.Opcodes, o)
+	}
+	return m
+}
+
+// An answer has a bound, and so has what it takes to give it, however much was counted.
+func TestAnswerIsBounded(t *testing.T) {
+	m := fullest()
+	text, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(text) > maxAnswer/10 {
+		t.Errorf("%d bytes, want at most a tenth of %d", len(text), maxAnswer)
+	}
+	client, fd := pair(t)
+	defer unix.Close(fd)
+	go Serve(fd, func(bool) *Mount { return m })
+	ask := func() {
+		if got, err := client.Get(t.Context(), false); err != nil || len(got.Requests.Opcodes) != len(m.Requests.Opcodes) {
+			t.Fatalf("%v", err)
+		}
+	}
+	ask()
+	var before, after goruntime.MemStats
+	goruntime.ReadMemStats(&before)
+	const n = 20
+	for range n {
+		ask()
+	}
+	goruntime.ReadMemStats(&after)
+	t.Logf("%d bytes of text, %d allocated", len(text), (after.TotalAlloc-before.TotalAlloc)/n)
+	// Both ends are in this process. An ordinary answer takes a hundredth.
+	if each := (after.TotalAlloc - before.TotalAlloc) / n; each > 8<<20 {
+		t.Errorf("%d bytes are allocated for the fullest answer", each)
+	}
 }

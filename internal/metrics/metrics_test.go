@@ -2,14 +2,17 @@ package metrics
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -196,5 +199,43 @@ func TestConcurrentScrapes(t *testing.T) {
 	wg.Wait()
 	if codes := slices.Sorted(maps.Keys(seen)); seen[200] == 0 || slices.ContainsFunc(codes, func(c int) bool { return c != 200 && c != 503 }) {
 		t.Errorf("answers by status: %v", seen)
+	}
+}
+
+// A scrape allocates as much as there is to tell, and the next one no more: here of 100 mounts that have everything.
+func TestScrapeIsBounded(t *testing.T) {
+	all := map[string]*figures.Mount{}
+	for i := range 100 {
+		m := sample()
+		for op := range 50 {
+			m.Requests.Opcodes = append(m.Requests.Opcodes, figures.Opcode{Name: fmt.Sprintf("OP%d", op), Count: 1 << 60,
+				Errors: map[string]uint64{"EIO": 1 << 60, "ENOSPC": 2, "other": 3}, Latency: &figures.Histogram{Seconds: 1e300}})
+		}
+		all[fmt.Sprint(i)] = m
+	}
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(fixed{NewMounts("mount"), all})
+	h := Handler(r)
+	size := 0
+	scrape := func() {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		if w.Code != http.StatusOK || size != 0 && w.Body.Len() != size {
+			t.Errorf("status %d, %d bytes, %d before", w.Code, w.Body.Len(), size)
+		}
+		size = w.Body.Len()
+	}
+	scrape()
+	var before, after goruntime.MemStats
+	goruntime.ReadMemStats(&before)
+	const n = 5
+	for range n {
+		scrape()
+	}
+	goruntime.ReadMemStats(&after)
+	t.Logf("%d bytes of text, %d allocated", size, (after.TotalAlloc-before.TotalAlloc)/n)
+	// A few times the text, which has 5,000 histograms: what was counted does not matter, nor how often it was asked.
+	if each := (after.TotalAlloc - before.TotalAlloc) / n; each > 16*uint64(size) || each > 256<<20 {
+		t.Errorf("%d bytes are allocated for a text of %d", each, size)
 	}
 }

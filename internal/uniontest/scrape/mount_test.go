@@ -65,7 +65,7 @@ var wanted = map[string]float64{
 }
 
 // layers are a lower with what work needs, and an upper, for a helper or, with none, for this process.
-func layers(t *testing.T, as ...*uniontest.Helper) *uniontest.Layers {
+func layers(t testing.TB, as ...*uniontest.Helper) *uniontest.Layers {
 	t.Helper()
 	if len(as) == 0 {
 		uniontest.NeedRoot(t)

@@ -60,7 +60,7 @@ var build = sync.OnceValues(func() (dir string, err error) {
 	return programs, os.Setenv("PATH", programs+":"+os.Getenv("PATH"))
 })
 
-func needPrograms(t *testing.T) (dir string) {
+func needPrograms(t testing.TB) (dir string) {
 	t.Helper()
 	dir, err := build()
 	if err != nil {
@@ -146,7 +146,7 @@ func labels(m *dto.Metric) string {
 	return s.String()
 }
 
-func scrape(t *testing.T, address string) values {
+func scrape(t testing.TB, address string) values {
 	t.Helper()
 	v, _, err := read(address)
 	if err != nil {
@@ -167,7 +167,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // socketDir is a directory in which anybody may make a socket.
-func socketDir(t *testing.T, l *uniontest.Layers) string {
+func socketDir(t testing.TB, l *uniontest.Layers) string {
 	t.Helper()
 	dir := filepath.Join(l.Dir, "sockets")
 	if err := os.Mkdir(dir, 0o777); err != nil {

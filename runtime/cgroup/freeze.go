@@ -14,8 +14,8 @@ func (g *Group) Freeze() error { return g.toggle("pause", cgroups.Frozen) }
 func (g *Group) Thaw() error { return g.toggle("unpause", cgroups.Thawed) }
 
 func (g *Group) toggle(op string, state cgroups.FreezerState) error {
-	if err := g.none(op); err != nil {
-		return err
+	if len(g.place.Paths) == 0 {
+		return &Unavailable{Op: op, Why: g.whyNot("freezer")}
 	}
 	if why := g.noFreezer(); why != "" {
 		return &Unavailable{Op: op, Why: why}

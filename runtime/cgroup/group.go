@@ -167,6 +167,14 @@ func (g *Group) none(op string) error {
 	return &Unavailable{Op: op, Why: g.why}
 }
 
+// whyNot is Why, for one who asks for a controller: on v1 each is given away by itself, and this one is enough.
+func (g *Group) whyNot(controller string) string {
+	if g.place.Version != VersionV1 || controller == "" {
+		return g.why
+	}
+	return g.noController(controller)
+}
+
 // Why tells why there is no cgroup; it is empty when there is one.
 func (g *Group) Why() string { return g.why }
 
@@ -254,7 +262,7 @@ func (g *Group) Update(r *specs.LinuxResources) error {
 		return err
 	}
 	if len(g.place.Paths) == 0 {
-		return &Unenforceable{Flag: limits[0].flag, Why: g.why}
+		return &Unenforceable{Flag: limits[0].flag, Why: g.whyNot(limits[0].v1.controller)}
 	}
 	return g.set(limits)
 }

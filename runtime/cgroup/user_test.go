@@ -245,7 +245,7 @@ func TestNothing(t *testing.T) {
 		t.Errorf("Pids: %v, %v", pids, err)
 	}
 	var u *Unavailable
-	if err := g.Freeze(); !errors.As(err, &u) || u.Op != "pause" || u.Why == "" {
+	if err := g.Freeze(); !errors.As(err, &u) || u.Op != "pause" || !strings.Contains(u.Why, "of the freezer controller") {
 		t.Errorf("Freeze: %v", err)
 	}
 	if _, err := g.Stats(); !errors.As(err, &u) || u.Op != "stats" {
@@ -253,6 +253,10 @@ func TestNothing(t *testing.T) {
 	}
 	if _, open := <-g.OOM(); open || g.OOMKilled() {
 		t.Error("OOMKilled, or an event of it")
+	}
+	controllerOf := map[string]string{
+		"--memory": "memory", "--memory-swap": "memory", "--cpus": "cpu", "--cpu-shares": "cpu", "--cpuset-cpus": "cpuset",
+		"--pids-limit": "pids", "--blkio-weight": "blkio",
 	}
 	limits := map[string]*specs.LinuxResources{
 		"--memory":       {Memory: &specs.LinuxMemory{Limit: ptr(int64(1 << 30))}},
@@ -268,7 +272,7 @@ func TestNothing(t *testing.T) {
 		if _, err := New("nothing", r, Options{}); !errors.As(err, &refused) || refused.Flag != flag || refused.Why == "" {
 			t.Errorf("%s: %v", flag, err)
 		}
-		if err := g.Update(r); !errors.As(err, &refused) || refused.Flag != flag {
+		if err := g.Update(r); !errors.As(err, &refused) || refused.Flag != flag || !strings.Contains(refused.Why, controllerOf[flag]) {
 			t.Errorf("update %s: %v", flag, err)
 		}
 	}

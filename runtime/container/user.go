@@ -70,7 +70,7 @@ func resolveUser(root int, spec string, groups []string, uids, gids []specs.Linu
 	}
 	exec, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, p, g)
 	if err != nil {
-		return specs.User{}, "", fail(ErrInvalid, "unable to find user %s: %v", spec, err)
+		return specs.User{}, "", fail(ErrInvalid, "%v", err) // it names what it did not find
 	}
 	u := specs.User{UID: uint32(exec.Uid), GID: uint32(exec.Gid)}
 	more := exec.Sgids

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	chunkSize   = 256 << 10 // bytes
-	chunksAhead = 3         // of one layer: what is decompressed before somebody wants it
+	chunkSize   = 128 << 10 // bytes
+	chunksAhead = 4         // of one layer: what is decompressed before somebody wants it
 )
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}

@@ -3,6 +3,8 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -110,6 +112,33 @@ func TestSplitIsTheLibrarys(t *testing.T) {
 				t.Errorf("entries %+v\nwant %+v", got, want)
 			}
 		})
+	}
+}
+
+// A segment is written as package encoding/json would write it.
+func TestSplitEncoding(t *testing.T) {
+	file := filepath.Join(t.TempDir(), tarSplitFile)
+	w, err := newSplitWriter(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want bytes.Buffer
+	enc := json.NewEncoder(&want)
+	for i, p := range [][]byte{{}, {0}, []byte("ab"), []byte("abc"), bytes.Repeat([]byte{0xff, '<', '>'}, 1000)} {
+		if err := errors.Join(w.Segment(p), enc.Encode(storage.Entry{Type: storage.SegmentType, Payload: p, Position: i})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := openSplit(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	if got, err := io.ReadAll(r.z); err != nil || !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("%q, %v\nwant %q", got, err, want.Bytes())
 	}
 }
 

@@ -152,7 +152,7 @@ func checkMetrics(t *testing.T, text string) {
 }
 
 // exporter is the pid of a server's child that serves its metrics.
-func exporter(t *testing.T, server int) int {
+func exporter(t testing.TB, server int) int {
 	t.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", server))
 	if err != nil {

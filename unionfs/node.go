@@ -106,6 +106,7 @@ type dirState struct {
 	lowers   []*dir // topmost first; never changed in place
 	redirect string // of the upper, as whiteout.Marks has it
 	opaque   bool   // the upper bears an opaque mark; false where we do not know
+	whole    bool   // was copied up with all in it, and moved: what the lowers have is not below its name any more
 
 	// acl caches whether the directory has a default ACL: aclUnknown, aclNone, aclSome.
 	acl atomic.Int32

@@ -1,6 +1,7 @@
 package unionfs
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -51,10 +52,12 @@ func (fs *FS) rename(oldDir uint64, oldName string, newDir uint64, newName strin
 	case whiteout.Reserved(newName):
 		return unix.EPERM
 	}
+	whole := !fs.redirect
 	for {
 		r := renaming{fs: fs, p1: p1, p2: p2, n1: oldName, n2: newName, exchange: exchange, leave: leave,
-			noReplace: flags&unix.RENAME_NOREPLACE != 0}
+			noReplace: flags&unix.RENAME_NOREPLACE != 0, whole: whole}
 		again, err := r.run()
+		whole = r.whole
 		if !again {
 			return err
 		}
@@ -71,6 +74,9 @@ type renaming struct {
 	// leave says that a whiteout stays at the old name: something shows there without, or RENAME_WHITEOUT asks for
 	// one. In a union a whiteout is a name that is not there.
 	leave bool
+
+	// whole says that directories are copied up with all that is in them: without redirects, or where one does not fit.
+	whole bool
 
 	src, dst *node // with a reference; dst nil where there is nothing
 	e1, e2   *entry
@@ -153,9 +159,30 @@ func (r *renaming) run() (again bool, err error) {
 		}
 	}
 	if r.exchange {
-		return false, r.swap()
+		err = r.swap()
+	} else {
+		err = r.move()
 	}
-	return false, r.move()
+	if err == errNoRedirect {
+		r.whole = true
+		return true, nil
+	}
+	return false, err
+}
+
+// errNoRedirect is returned when a redirect cannot be recorded: no path is longer than PATH_MAX, and some filesystems
+// have less room for attributes.
+var errNoRedirect = errors.New("redirect does not fit")
+
+func setRedirect(fd int, path string) error {
+	if len(path) > unix.PathMax {
+		return errNoRedirect
+	}
+	err := whiteout.SetRedirect(sys.Fd(fd), path)
+	if noRoom(err) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) {
+		return errNoRedirect
+	}
+	return err
 }
 
 // check does what rename(2) says about types and flags; done says that there is nothing to do.
@@ -213,7 +240,7 @@ func (r *renaming) copyUp() error {
 	}
 	for _, n := range r.moving() {
 		var err error
-		if n.isDir() && !r.fs.redirect {
+		if n.isDir() && r.whole {
 			err = r.fs.copyUpTree(&r.copies, n)
 		} else {
 			err = r.fs.copyUpFor(&r.copies, n, wholeFile)
@@ -236,7 +263,7 @@ func (r *renaming) moving() []*node {
 // settle cuts directories that were copied up whole off from the lowers, now that they are elsewhere.
 // Precondition: no lock is held.
 func (r *renaming) settle() {
-	if r.fs.redirect {
+	if !r.whole {
 		return
 	}
 	for _, n := range r.moving() {
@@ -278,11 +305,11 @@ func (r *renaming) unname(n *node, lower string, hidden bool) (undo func(), err 
 	defer fs.fds.release(&n.dir.upper.fd)
 	redirect, opaque := n.dir.redirect, n.dir.opaque
 	undo = func() { fs.remark(n, redirect, opaque) }
-	if len(n.dir.lowers) > 0 && fs.redirect {
+	if len(n.dir.lowers) > 0 && !r.whole && lower != "" {
 		if strings.HasPrefix(redirect, "/") {
 			return nothing, nil // moved before
 		}
-		if err := whiteout.SetRedirect(sys.Fd(fd), lower); err != nil {
+		if err := setRedirect(fd, lower); err != nil {
 			return nothing, err
 		}
 		n.dir.redirect = lower
@@ -361,15 +388,22 @@ func (fs *FS) lowerPath(p, n *node, name string) string {
 		return ""
 	}
 	n.loc.RLock()
+	whole := n.dir.whole
 	if n.dir.redirect != "" {
 		name = n.dir.redirect // another name in the same parent
 	}
 	n.loc.RUnlock()
+	if whole {
+		return ""
+	}
 	path := "/" + name
 	for p != fs.root {
 		p.loc.RLock()
-		redirect, up, own := p.dir.redirect, p.parent, p.name
+		redirect, up, own, whole := p.dir.redirect, p.parent, p.name, p.dir.whole
 		p.loc.RUnlock()
+		if whole {
+			return "" // and so is n, which is about to be cut off from its lowers
+		}
 		if strings.HasPrefix(redirect, "/") {
 			return redirect + path
 		}
@@ -576,6 +610,7 @@ func (r *renaming) renamed(n *node, from, to dentry) {
 	n.dropDentryLocked(from)
 	n.addDentryLocked(to)
 	if n.dir != nil {
+		n.dir.whole = n.dir.whole || r.whole
 		n.dir.upper.moveDir(to.parent.dir.upper, to.name)
 	}
 	n.changed()

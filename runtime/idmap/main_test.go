@@ -32,7 +32,18 @@ func TestMain(m *testing.M) {
 		if os.Getenv("IDMAP_FOREIGN") != "" { // a range that nobody has given us
 			id.UIDs = rangesToMap(id.UID, []subRange{{3000000000, 10}})
 		}
-		code, err := id.Reexec("idmap-inner")
+		reexec := func() (int, error) { return id.Reexec("idmap-inner") }
+		switch os.Getenv("IDMAP_BEGUN") {
+		case "go on":
+			reexec = Begin("idmap-inner").Reexec
+		case "drop":
+			b := Begin("idmap-inner")
+			b.Drop()
+			_, left := unix.Wait4(-1, nil, 0, nil)
+			fmt.Println(left)
+			reexec = b.Reexec
+		}
+		code, err := reexec()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}

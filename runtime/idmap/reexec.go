@@ -17,17 +17,18 @@ import (
 // envIdentity carries the Identity to the process that Reexec starts.
 const envIdentity = "_LAMINA_IDENTITY"
 
-// Reexec runs this program again, with the same arguments but argv0 for the first, as root of a new user namespace
-// and in a new mount namespace, and returns its exit code when it ends: 128+n after signal n. Standard files and
-// environment are inherited, signals are passed on, and the program is killed when this process dies.
+// Reexec runs this program again, with the same arguments but argv0 for the first, as root of a new user namespace,
+// and returns its exit code when it ends: 128+n after signal n. Standard files and environment are inherited, signals are
+// passed on, and the program is killed when this process dies. The mount namespace stays the caller's: who mounts makes one
+// of its own, and the end of one takes the kernel milliseconds, which would be waited for here.
 //
 // Errors: code is 125, and err says what is missing and how to get it.
 func (id *Identity) Reexec(argv0 string) (code int, err error) {
-	return id.reexec(argv0, func(cmd *exec.Cmd) error { return Start(cmd, id.UIDs, id.GIDs, unix.CLONE_NEWNS) })
+	return id.reexec(argv0, func(cmd *exec.Cmd) error { return Start(cmd, id.UIDs, id.GIDs, 0) })
 }
 
 // ReexecBeside is Reexec into the user namespace that the process pid is in, one of the caller's: over what was made in
-// it no other one has power. The mount namespace stays the caller's.
+// it no other one has power.
 func (id *Identity) ReexecBeside(argv0 string, pid int) (code int, err error) {
 	return id.reexec(argv0, func(cmd *exec.Cmd) error { return StartBeside(cmd, pid) })
 }

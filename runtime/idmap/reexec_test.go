@@ -2,6 +2,7 @@ package idmap
 
 import (
 	"bufio"
+	"bytes"
 	"os"
 	"os/exec"
 	"strconv"
@@ -33,11 +34,33 @@ func TestReexecWithRange(t *testing.T) {
 		t.Errorf("ids %s / %s, groups %q", s["Uid"], s["Gid"], s["Groups"])
 	}
 	own, _ := os.Readlink("/proc/self/ns/mnt")
-	if r.MountNS == own {
-		t.Error("mount namespace is the caller's")
+	if r.MountNS != own {
+		t.Error("mount namespace is another one than the caller's: its end would be waited for")
 	}
 	if !r.Chown5 || r.CanMknod {
 		t.Errorf("can chown to 5: %v, can mknod: %v; want true, false", r.Chown5, r.CanMknod)
+	}
+}
+
+func TestBegunGoesOn(t *testing.T) {
+	needUserNS(t)
+	uid, gid := ordinaryUser(t)
+	r := runReport(t, outer(t, uid, gid, "report", "IDMAP_BEGUN=go on"))
+	if r.Inside.Kind != SubIDs || r.Euid != 0 || !strings.HasPrefix(r.UIDMap, "0 "+strconv.Itoa(uid)+" 1 1 ") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestBegunIsDropped: nothing is executed, and no process is left.
+func TestBegunIsDropped(t *testing.T) {
+	needUserNS(t)
+	uid, gid := ordinaryUser(t)
+	cmd := outer(t, uid, gid, "report", "IDMAP_BEGUN=drop")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if cmd.ProcessState.ExitCode() != 125 || string(out) != "no child processes\n" || !strings.Contains(errs.String(), errDropped.Error()) {
+		t.Errorf("%v: %q, %q", err, out, errs.String())
 	}
 }
 

@@ -1,9 +1,9 @@
 package idmap
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -27,12 +27,19 @@ import (
 // Errors: say what is missing when the kernel, newuidmap(1) or newgidmap(1) refuses.
 // Source: user_namespaces(7), "User and group ID mappings".
 func Start(cmd *exec.Cmd, uids, gids []specs.LinuxIDMapping, flags uintptr) error {
+	return start(cmd, uids, gids, flags, func() error { return nil })
+}
+
+// start is Start. The program begins when hold returns, or not, with its error.
+func start(cmd *exec.Cmd, uids, gids []specs.LinuxIDMapping, flags uintptr, hold func() error) error {
 	if !mapped(uids, 0) || !mapped(gids, 0) {
 		return errors.New("start in a user namespace: user and group 0 must be mapped")
 	}
 	var mapErr error
 	err := spawn(cmd, sys.Spawn{Flags: flags | unix.CLONE_NEWUSER}, func(pid int) error {
-		mapErr = WriteMaps(pid, uids, gids)
+		if mapErr = WriteMaps(pid, uids, gids); mapErr == nil {
+			mapErr = hold()
+		}
 		return mapErr
 	})
 	switch {
@@ -177,19 +184,52 @@ func runHelper(tool string, pid int, m []specs.LinuxIDMapping) error {
 	for _, e := range m {
 		args = append(args, strconv.FormatUint(uint64(e.ContainerID), 10), strconv.FormatUint(uint64(e.HostID), 10), strconv.FormatUint(uint64(e.Size), 10))
 	}
-	cmd := exec.Command(tool, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
+	said, err := runTool(tool, args)
 	if err == nil {
 		return nil
 	}
 	if missing := thisHost.missingTools(); len(missing) > 0 {
 		return errors.New(strings.Join(missing, "; "))
 	}
-	why := strings.TrimSpace(out.String())
+	why := strings.TrimSpace(said)
 	if why == "" {
 		why = err.Error()
 	}
 	return fmt.Errorf("%s %s: %s (do /etc/subuid and /etc/subgid still give these ids?)", tool, strings.Join(args, " "), why)
+}
+
+// runTool runs a program to its end and returns what it has said.
+func runTool(tool string, args []string) (said string, err error) {
+	path, err := exec.LookPath(tool)
+	if err != nil {
+		return "", err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
+	if err != nil {
+		return "", err
+	}
+	defer null.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close() // read only
+	_ = w.Fd()      // makes it block, as programs expect
+	pid, err := sys.StartProgram(path, append([]string{tool}, args...), os.Environ(), "", []*os.File{null, w, w}, nil)
+	_ = w.Close()
+	if err != nil {
+		return "", err
+	}
+	text, readErr := io.ReadAll(r)
+	status, err := sys.WaitProgram(pid)
+	switch {
+	case err != nil:
+	case status.Signaled():
+		err = fmt.Errorf("signal: %v", status.Signal())
+	case status.ExitStatus() != 0:
+		err = fmt.Errorf("exit status %d", status.ExitStatus())
+	default:
+		err = readErr
+	}
+	return string(text), err
 }

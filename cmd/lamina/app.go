@@ -24,6 +24,9 @@ type app struct {
 	runDir string // --runroot; empty for the default
 	debug  bool
 
+	begun    *idmap.Begun        // by beginEarly, as is the next; nil without
+	expected *container.Expected // nil without
+
 	containers func() (*container.Store, error)
 }
 
@@ -71,7 +74,7 @@ func (a *app) openContainers() (*container.Store, error) {
 		return nil, err
 	}
 	slog.Debug("open the store", "root", root, "rootless", rootless())
-	return container.Open(root, container.Options{RunDir: a.runDir})
+	return container.Open(root, container.Options{RunDir: a.runDir, Expected: a.expected})
 }
 
 // The stores of images and volumes are those that the containers use.

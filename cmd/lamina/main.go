@@ -25,6 +25,7 @@ func run() int {
 	sysmon.Watch(nil, nil)
 	heap.Begin(16<<20, 100)
 	a := newApp()
+	a.beginEarly(os.Args[1:])
 	err := rootCommand(a).Execute()
 	if err == nil {
 		err = a.out.failed()

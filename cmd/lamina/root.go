@@ -141,7 +141,12 @@ func (a *app) enter(cmd *cobra.Command, args []string) error {
 	if err := container.ReapOutside(root); err != nil {
 		return err
 	}
-	id, err := idmap.Discover()
+	begun := a.begun
+	if begun == nil {
+		begun = idmap.Begin(os.Args[0])
+	}
+	defer begun.Drop()
+	id, err := begun.Identity()
 	if err != nil {
 		return err
 	}
@@ -150,11 +155,12 @@ func (a *app) enter(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return &exitStatus{exitLamina, err}
 	}
-	reexec := id.Reexec
+	reexec := begun.Reexec
 	if beside != 0 {
-		reexec = func(argv0 string) (int, error) { return id.ReexecBeside(argv0, beside) }
+		begun.Drop()
+		reexec = func() (int, error) { return id.ReexecBeside(os.Args[0], beside) }
 	}
-	code, err := reexec(os.Args[0])
+	code, err := reexec()
 	if err != nil {
 		return &exitStatus{exitLamina, err}
 	}

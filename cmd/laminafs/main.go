@@ -17,7 +17,7 @@
 // In the background the first process is the mounter and its child the server. In the foreground, where the first
 // process is to be the server, it does both, or, where it has to leave the namespace, starts a mounter and executes
 // itself again. The monitor of a container (runtime/container/union.go) is a mounter too: it mounts before it is told of
-// the layers, and lives on.
+// the layers, lives on, and is told when nothing is written to them any more.
 package main
 
 import (

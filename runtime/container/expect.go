@@ -7,6 +7,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/laminafs/lamina/runtime/sandbox"
 	"github.com/laminafs/lamina/runtime/seccomp"
 )
 
@@ -23,8 +24,8 @@ import (
 // argExpected is the last argument of a monitor whose container is not made yet.
 const argExpected = "expected"
 
-// expected is a monitor that has been started for a container that is about to be made.
-type expected struct {
+// Expected is a monitor that has been started for a container that is about to be made.
+type Expected struct {
 	id   string
 	conn <-chan *conn // one, nil where it could not be started
 }
@@ -32,23 +33,33 @@ type expected struct {
 // here is the first message to an expected monitor: its container is made. monitor.lock comes with it.
 type here struct{}
 
-// Expect starts the monitor of the container that is made next. It is a matter of speed only: where it fails, the start
-// begins one of its own.
+// Expect starts the monitor of the container that is made next under root, for Options.Expected. It is a matter of speed
+// only: where it fails, the start begins one of its own.
 //
-// Preconditions: the store is used by one goroutine, until Unexpect or a start.
-func (s *Store) Expect() {
-	if s.expected != nil {
-		return
-	}
+// Preconditions: those of Open; root is a store.
+func Expect(root string, o Options) *Expected {
+	s := &Store{root: root, o: o}
+	e := &Expected{id: newID()}
 	c := make(chan *conn, 1)
-	s.expected = &expected{id: newID(), conn: c}
-	go func(id string) {
-		con, err := s.spawn(modeRun, id, nil)
+	e.conn = c
+	go func() {
+		s.fill()
+		con, err := s.spawn(modeRun, e.id, nil)
 		if err != nil {
 			con = nil
 		}
 		c <- con
-	}(s.expected.id)
+	}()
+	return e
+}
+
+// Expect does so in a store that is open already.
+//
+// Preconditions: the store is used by one goroutine, until Unexpect or a start.
+func (s *Store) Expect() {
+	if s.expected == nil {
+		s.expected = Expect(s.root, s.o)
+	}
 }
 
 // nextID is the ID of a container that is about to be made.
@@ -104,6 +115,8 @@ func awaitContainer(first *conn) (lock *os.File, err error) {
 // prepare does what takes time and is the same for most containers: what is asked for again is at hand then.
 func prepare() {
 	_ = json.Unmarshal([]byte("{}"), &record{}) // the plan of the type is what is wanted
+	sandbox.Prepare()
+	_, _ = json.Marshal(&state{})
 	if profile, err := defaultProfile(); err == nil {
 		_, _, _ = seccomp.Compile(profile) // the start says what is wrong
 	}

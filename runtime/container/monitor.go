@@ -162,6 +162,7 @@ func (m *monitor) main(first *conn) int {
 		m.abort(err)
 		sess.fail(err)
 		m.autoRemove() // who started us has the lock, and does it first if he lives
+		m.reapTree()
 		return 125
 	}
 	_ = first.send(reply{Event: eventStarted, Pid: m.st.Init.Pid})
@@ -179,6 +180,7 @@ func (m *monitor) main(first *conn) int {
 	m.supervise()
 	m.finish(listener)
 	sessions.Wait()
+	m.reapTree()
 	return 0
 }
 
@@ -259,12 +261,19 @@ func (m *monitor) closeTree() error {
 	return errors.Join(err, m.union.unmount())
 }
 
-// endTree waits until laminafs has ended.
+// endTree waits until laminafs has let go of everything.
 func (m *monitor) endTree() error {
 	if m.union == nil {
 		return nil
 	}
 	return m.union.end()
+}
+
+// reapTree waits until nothing is left of laminafs: the last thing that a monitor does.
+func (m *monitor) reapTree() {
+	if m.union != nil {
+		<-m.union.ended
+	}
 }
 
 // abort takes back what a failed start has made, and keeps the reason.

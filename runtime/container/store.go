@@ -22,6 +22,9 @@ type Options struct {
 
 	// Executable is what monitors are started from, with MonitorArg0 as os.Args[0]. Default: our own.
 	Executable string
+
+	// Expected is the monitor of the container that is made next: Expect, with the same root and options. Nil without.
+	Expected *Expected
 }
 
 // Store is the containers of one root. Any number of processes may have it open at once.
@@ -31,7 +34,7 @@ type Store struct {
 	images  *image.Store
 	volumes *volume.Store
 
-	expected *expected // nil without
+	expected *Expected // nil without
 }
 
 // Open opens the containers under root, "/var/lib/lamina" for example, and cleans up what died monitors and killed
@@ -56,16 +59,11 @@ func openStore(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Executable == "" {
-		o.Executable = executable()
-	}
-	s := &Store{root: root, o: o}
+	s := &Store{root: root, o: o, expected: o.Expected}
 	if err := os.MkdirAll(s.dir(), 0o710); err != nil {
 		return nil, err
 	}
-	if s.o.RunDir == "" {
-		s.o.RunDir = runDir(root)
-	}
+	s.fill()
 	if err := os.MkdirAll(s.o.RunDir, 0o700); err != nil {
 		return nil, err
 	}
@@ -77,6 +75,16 @@ func openStore(root string, o Options) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// fill fills in the options that were left out.
+func (s *Store) fill() {
+	if s.o.Executable == "" {
+		s.o.Executable = executable()
+	}
+	if s.o.RunDir == "" {
+		s.o.RunDir = runDir(s.root)
+	}
 }
 
 // runDir finds the place for sockets. Root of a user namespace is an ordinary user.

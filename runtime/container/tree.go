@@ -107,6 +107,7 @@ func (m *monitor) serveTree(c *conn) int {
 		return 125
 	}
 	_ = c.send(r) // who has gone does not care
+	m.reapTree()
 	return 0
 }
 

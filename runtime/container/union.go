@@ -28,6 +28,7 @@ type union struct {
 	ready  chan struct{} // closed when it answers, or never will: err
 	err    error
 	closed chan struct{}   // closed when nothing is written to the upper any more
+	gone   chan struct{}   // closed when laminafs has let go of all it had, and only the kernel is busy with it
 	ended  chan struct{}   // closed when laminafs has ended, and is reaped
 	stderr bytes.Buffer    // what it has said, once it has ended
 	state  unix.WaitStatus // how it has ended
@@ -50,7 +51,7 @@ func (c *Container) mount() (_ *union, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &union{target: m.Merged, ready: make(chan struct{}), closed: make(chan struct{}), ended: make(chan struct{})}
+	u := &union{target: m.Merged, ready: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{})}
 	env, err := c.s.serverEnv(m.Merged)
 	if err == nil {
 		args := []string{bin, "-o", unionOptions(m, c.r), mountSource, m.Merged}
@@ -73,6 +74,8 @@ func (c *Container) mount() (_ *union, err error) {
 			<-u.ended
 		}
 		close(u.closed)
+		_, _ = ours.Read(make([]byte, 1)) // the end: its descriptors are closed
+		close(u.gone)
 		_ = ours.Close()
 	}()
 	return u, nil
@@ -85,7 +88,7 @@ func (u *union) start(bin string, args, env []string, dir string, sock *os.File)
 		return err
 	}
 	defer null.Close() // the server has its own
-	says, said, err := os.Pipe()
+	says, said, err := pipe(true)
 	if err != nil {
 		return err
 	}
@@ -265,8 +268,9 @@ func (u *union) unmount() error {
 	return errors.Join(err, u.await(u.closed))
 }
 
-// end waits until laminafs has ended.
-func (u *union) end() error { return u.await(u.ended) }
+// end waits until laminafs has let go of everything. What the kernel still does before it is reaped, to its mount namespace
+// above all, takes longer than all that and concerns nobody.
+func (u *union) end() error { return u.await(u.gone) }
 
 // await waits for what laminafs does by itself once it is unmounted, and kills one that does not.
 func (u *union) await(done <-chan struct{}) error {
@@ -276,6 +280,6 @@ func (u *union) await(done <-chan struct{}) error {
 	case <-time.After(reapPatience * time.Millisecond):
 	}
 	err := u.server.kill()
-	<-done
+	<-u.ended
 	return err
 }

@@ -12,9 +12,9 @@
 //	clone(user mnt pid net uts ipc) -> waits in read(2), no program yet
 //	uid_map, gid_map, oom_score_adj,
 //	hard limits raised, a byte      -> root of its namespace; execve of our executable
-//	Joined: cgroup, network            all mounts private; detached mounts of everything
+//	Joined: network, cgroup v2         all mounts private; detached mounts of everything
 //	                                   that does not depend on the cgroup
-//	joined                          -> unshare(cgroup), cgroup mount
+//	joined                          -> cgroups of v1 entered; unshare(cgroup), cgroup mount
 //	                                   pivot_root, old root detached: from here on no path
 //	                                   leads out of the container
 //	                                   mounts attached, devices, sysctls, masks

@@ -262,6 +262,12 @@ type versioned struct {
 	Config  any // *initConfig or *execConfig
 }
 
+// Prepare does what takes time in the first Create of a process, and is the same in all.
+func Prepare() {
+	_, _ = json.Marshal(versioned{wireVersion, &initConfig{}}) // the plans of the types are what is wanted
+	_, _ = json.Marshal(message{})
+}
+
 // encodeConfig writes what a child of ours is told to where it reads it.
 func encodeConfig(v any) (int, error) {
 	b, err := json.Marshal(versioned{wireVersion, v})

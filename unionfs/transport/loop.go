@@ -2,6 +2,7 @@ package transport
 
 import (
 	"fmt"
+	goruntime "runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,8 @@ import (
 //
 // A reader whose request takes long is relieved: somebody else goes on duty, and it stands by when it is done. It is relieved before it begins where the request is known to take long
 // (takesLong); when the filesystem says so (Notifier.Blocking); and by the watchdog otherwise (watchdog.go). The
-// watchdog also puts more readers on duty while one is not enough.
+// watchdog also puts more readers on duty while one is not enough. Before it sleeps, a reader looks for the next request
+// for a while, where that takes nothing from others (spin.go).
 //
 //	          reads a request              answers
 //	reading ------------------> handling ----------> reading
@@ -109,7 +111,7 @@ func newLoopAfter(fd int, fs *requests, opts *fuse.MountOptions, prepare func(l 
 	l := &loop{fd: fd, d: newDispatcher(fs, opts), gone: fs.gone, maxWrite: opts.MaxWrite, onDuty: 1}
 	l.readers.Store(&[]*reader{})
 	l.dog.init(l)
-	l.spins, l.spinner = true, newSpinner(fd)
+	l.spins, l.spinner = goruntime.NumCPU() > 1, newSpinner(fd) // on one processor it would keep the client from asking
 	r, err := l.newReader()
 	if err == nil {
 		l.first = r

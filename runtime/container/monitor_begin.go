@@ -61,20 +61,26 @@ func (m *monitor) begin(console [2]uint) (err error) {
 	if err != nil {
 		return err
 	}
-	defer doors.Close()
+	defer func() { doors.Close() }()
+	add, born := r.group.Add, (func(pid int) error)(nil)
+	if len(doors.Tasks) > 0 && ordinary() && len(m.c.r.UIDMap) > 0 { // its root is another user than we: too late for v1
+		doors.Close()
+		doors, born, add = &cgroup.Doors{}, add, func(int) error { return nil }
+	}
 	r.sandbox, err = sandbox.Create(sandbox.Options{
 		Spec: spec, Self: m.init(), Stdio: stdio, Init: wantsInit(m.c.r.HostConfig),
 		Console: func(master *os.File) { r.console = master },
 		Tasks:   doors.Tasks, Cgroup: doors.Dir,
 		Joined: func(pid int) error {
 			if len(doors.Tasks) == 0 {
-				if err := r.group.Add(pid); err != nil {
+				if err := add(pid); err != nil {
 					return err
 				}
 			}
 			return errors.Join(m.startNetwork(r, pid), faultJoined.Hit())
 		},
-		ExecJoined: func(pid int) error { return r.group.Add(pid) },
+		Born:       born,
+		ExecJoined: add,
 	})
 	if err != nil {
 		return startError(err)

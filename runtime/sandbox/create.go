@@ -57,6 +57,11 @@ func Create(o Options) (*Container, error) {
 	}
 	defer closeAll(joined)
 	prepare := func(pid int) error {
+		if o.Born != nil {
+			if err := o.Born(pid); err != nil {
+				return err
+			}
+		}
 		if ns.isNew(unix.CLONE_NEWUSER) {
 			if err := idmap.WriteMaps(pid, o.Spec.Linux.UIDMappings, o.Spec.Linux.GIDMappings); err != nil {
 				return err

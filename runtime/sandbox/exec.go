@@ -55,6 +55,11 @@ func (c *Container) Exec(p *specs.Process, stdio [3]*os.File, console func(maste
 	nested := c.ns.isNew(unix.CLONE_NEWUSER)
 	cfg.InitNS = initNamespace(nested)
 	prepare := func(pid int) error {
+		if c.opts.Born != nil {
+			if err := c.opts.Born(pid); err != nil {
+				return err
+			}
+		}
 		if err := setOOMScoreAdj(pid, p.OOMScoreAdj, cfg.InitNS); err != nil {
 			return err
 		}

@@ -43,7 +43,11 @@ type Options struct {
 	// is returned.
 	Joined func(pid int) error
 
-	// ExecJoined is the same for every process of Exec: it puts pid into the container's cgroup.
+	// Born, where it is not nil, is called for init and for every process of Exec while it waits with the caller's user ID,
+	// before it becomes root of the container. A cgroup of v1 that is an ordinary user's takes in nobody with another one.
+	Born func(pid int) error
+
+	// ExecJoined is as Joined for every process of Exec: it puts pid into the container's cgroup.
 	ExecJoined func(pid int) error
 }
 

@@ -26,7 +26,7 @@ const envStatic = "SANDBOX_TEST_STATIC"
 func TestMain(m *testing.M) {
 	Main()
 	if os.Args[0] == asUser {
-		os.Exit(reexecAsUser())
+		os.Exit(runAsUser())
 	}
 	code := 1
 	cleanup, err := makeStatic()

@@ -11,23 +11,30 @@ import (
 	"testing"
 
 	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/runtime/idmap"
 )
 
-// asUser is the name under which the test binary brings itself into a user namespace, as lamina does.
+// asUser is the name under which the test binary brings itself into a user namespace, and a mount namespace in that, as
+// lamina does for a monitor.
 const asUser = "sandbox-test-as-user"
 
-func reexecAsUser() int {
+func runAsUser() int {
 	id, err := idmap.Discover()
 	if err == nil {
-		var code int
-		if code, err = id.Reexec("sandbox-test"); err == nil {
-			return code
+		// By its path: what is executed through /proc could not be mounted in the new namespace.
+		cmd := exec.Command(selfPath(), os.Args[1:]...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err = idmap.Start(cmd, id.UIDs, id.GIDs, unix.CLONE_NEWNS); err == nil {
+			err = cmd.Wait()
 		}
 	}
+	if err == nil {
+		return 0
+	}
 	fmt.Fprintln(os.Stderr, err)
-	return 125
+	return 1
 }
 
 // mustRun are tests that may not be skipped, whoever runs them.

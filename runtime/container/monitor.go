@@ -113,7 +113,7 @@ func monitorMain(args []string) int {
 		c, err = s.load(id)
 	}
 	if err == nil {
-		err = errors.Join(c.r.cutMounts(), unix.Chdir("/"))
+		err = errors.Join(cutMounts(), unix.Chdir("/"))
 	}
 	if err != nil {
 		_ = first.send(reply{Error: packError(err)}) // who has gone does not care

@@ -18,15 +18,10 @@ func (m mountRecord) slave() bool {
 }
 
 // cutMounts is the first that a monitor does in its mount namespace, a copy of its caller's: nothing that is mounted in it
-// is seen outside, and nothing that is mounted outside is seen in it, but for a container with a slave mount.
-func (r *record) cutMounts() error {
-	flags := uintptr(unix.MS_REC | unix.MS_PRIVATE)
-	for _, m := range r.Mounts {
-		if m.slave() {
-			flags = unix.MS_REC | unix.MS_SLAVE
-		}
-	}
-	if err := unix.Mount("", "/", "", flags, ""); err != nil {
+// is seen outside. What is unmounted outside goes from it too, where mounts outside are shared, as systemd makes them: a
+// disk that was there when a container began could not be taken out before the container ends.
+func cutMounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("mount propagation: %w", err)
 	}
 	return nil

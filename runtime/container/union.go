@@ -93,7 +93,7 @@ func (u *union) start(bin string, args, env []string, dir string, sock *os.File)
 		return err
 	}
 	pid, err := sys.StartProgram(bin, args, env, dir, []*os.File{null, null, said, sock},
-		&syscall.SysProcAttr{Setsid: true, Unshareflags: unix.CLONE_NEWNS})
+		&syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS}) // what is in it stays a slave, see cutMounts
 	_ = said.Close()
 	if err != nil {
 		_ = says.Close()

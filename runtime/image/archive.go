@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ const (
 	maxArchiveEntries = 1 << 16
 	maxArchiveNames   = 8 << 20 // bytes of all names
 	maxLinks          = 16      // links that lead to one file
+	maxArchiveTail    = 1 << 20 // bytes behind the end of a tar that comes through a pipe: what fills its last record
 )
 
 // openArchive opens what path names, or, without a path, what stdin gives. scratch is a folder for what cannot be read
@@ -90,7 +92,8 @@ func seekable(f *os.File) bool {
 	return err == nil && at == 0
 }
 
-// spoolTo keeps a stream, decompressed, in a file without a name in scratch.
+// spoolTo keeps a tar, decompressed, in a file without a name in scratch. It reads to the end of the tar, two blocks of
+// zeros, and not for ever what follows; and what is no tar as far as it takes to see that, which its reader does again.
 func spoolTo(ctx context.Context, scratch string, in io.Reader, maxSize int64) (*os.File, error) {
 	m := &meter{ctx: ctx, r: in, tell: func(int64) {}}
 	z, err := decompress(ctx, m)
@@ -105,11 +108,50 @@ func spoolTo(ctx context.Context, scratch string, in io.Reader, maxSize int64) (
 	} else if f, err = os.CreateTemp(scratch, "archive"); err != nil { // a filesystem without O_TMPFILE
 		return nil, err
 	}
-	if _, err := io.CopyBuffer(onlyWriter{f}, &limit{r: z, left: maxSize}, make([]byte, chunkSize)); err != nil {
+	if err := copyTar(f, &limit{r: z, left: maxSize}); err != nil {
 		_ = f.Close() // it goes with its folder
 		return nil, truncated(err)
 	}
 	return f, nil
+}
+
+// copyTar copies a tar, or the beginning of something else. Errors: those of reading and writing, and none of the tar's.
+func copyTar(to io.Writer, from io.Reader) error {
+	in := &failing{r: from}
+	out := bufio.NewWriterSize(onlyWriter{to}, chunkSize)
+	tee := io.TeeReader(in, out)
+	entries := 0
+	r := tar.NewReader(tee)
+	_, err := r.Next()
+	for err == nil || errors.Is(err, tar.ErrInsecurePath) {
+		entries++
+		_, err = r.Next()
+	}
+	if err == io.EOF {
+		var n int64
+		n, err = io.CopyN(io.Discard, tee, maxArchiveTail)
+		if n == maxArchiveTail && entries == 0 {
+			return errors.New("this is no archive: it begins with nothing but zeros")
+		}
+	}
+	if in.err != nil {
+		return in.err
+	}
+	return out.Flush()
+}
+
+// failing keeps the error of a reader.
+type failing struct {
+	r   io.Reader
+	err error // nil for the end
+}
+
+func (f *failing) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil && err != io.EOF {
+		f.err = err
+	}
+	return n, err
 }
 
 // tarArchive is a tar whose files are read where they are.

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	goruntime "runtime"
@@ -39,7 +38,7 @@ func (img *Image) Layer() digest.Digest {
 // parseConfig reads a configuration, which may come from anywhere.
 func parseConfig(raw []byte) (*Image, error) {
 	img := &Image{ID: digest.FromBytes(raw), RawConfig: raw}
-	if err := json.Unmarshal(raw, &img.Spec); err != nil {
+	if err := parse(raw, &img.Spec); err != nil {
 		return nil, fmt.Errorf("image configuration: %w", err)
 	}
 	img.Config = img.Spec.Config

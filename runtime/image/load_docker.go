@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,8 +28,11 @@ func (t *txn) addDockerArchive(ctx context.Context, a archive, o *addOptions) er
 	if err != nil {
 		return err
 	}
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		return errors.New("manifest.json: it is one of a registry's, as in a directory that skopeo wrote (dir:), and not that of an archive")
+	}
 	var manifest []dockerManifest
-	if err := json.Unmarshal(text, &manifest); err != nil {
+	if err := parse(text, &manifest); err != nil {
 		return fmt.Errorf("manifest.json: %w", err)
 	}
 	if len(manifest) == 0 {
@@ -92,6 +96,25 @@ func dockerImage(a archive, m *dockerManifest) (*imageSource, error) {
 		src.refs = append(src.refs, ref)
 	}
 	return src, nil
+}
+
+// parse reads JSON that came from outside. Errors say what is wrong with it, not what we keep it in.
+func parse(text []byte, v any) error {
+	err := json.Unmarshal(text, v)
+	var kind *json.UnmarshalTypeError
+	if !errors.As(err, &kind) {
+		return err
+	}
+	what, _, _ := strings.Cut(kind.Value, " ") // "number 1.5"
+	article := "a"
+	if strings.ContainsRune("aeiou", rune(what[0])) {
+		article = "an"
+	}
+	where := ""
+	if kind.Field != "" {
+		where = " as " + kind.Field
+	}
+	return fmt.Errorf("it has %s %s%s, where none can be", article, what, where)
 }
 
 // digestName is the digest that a file is named after: <hex>, <hex>.json.

@@ -45,7 +45,7 @@ func (t *txn) addLegacy(ctx context.Context, a archive, o *addOptions) error {
 		return err
 	}
 	repositories := map[string]map[string]string{}
-	if err := json.Unmarshal(text, &repositories); err != nil {
+	if err := parse(text, &repositories); err != nil {
 		return fmt.Errorf("repositories: %w", err)
 	}
 	l := &legacyLoader{t, a, o, map[string]*stagedImage{}}
@@ -91,7 +91,7 @@ func (l *legacyLoader) load(ctx context.Context, id string) (*stagedImage, error
 			return nil, fmt.Errorf("image %q: %w", at, err)
 		}
 		var v1 v1Image
-		if err := json.Unmarshal(text, &v1); err != nil {
+		if err := parse(text, &v1); err != nil {
 			return nil, fmt.Errorf("%q: %w", at+"/json", err)
 		}
 		ids, jsons = append(ids, at), append(jsons, text)
@@ -111,7 +111,7 @@ func (l *legacyLoader) load(ctx context.Context, id string) (*stagedImage, error
 // loadOne stages one image whose parent is staged.
 func (l *legacyLoader) loadOne(ctx context.Context, id string, text []byte) error {
 	var v1 v1Image
-	if err := json.Unmarshal(text, &v1); err != nil {
+	if err := parse(text, &v1); err != nil {
 		return err
 	}
 	var diffIDs []digest.Digest

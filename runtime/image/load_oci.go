@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +42,7 @@ func (t *txn) addOCI(ctx context.Context, a archive, o *addOptions) error {
 		return err
 	}
 	var index ocispec.Index
-	if err := json.Unmarshal(text, &index); err != nil {
+	if err := parse(text, &index); err != nil {
 		return fmt.Errorf("index.json: %w", err)
 	}
 	tops, err := topmost(index.Manifests)
@@ -149,7 +148,7 @@ func (t *txn) addDescriptor(ctx context.Context, a archive, d ocispec.Descriptor
 			return fmt.Errorf("index: %w", err)
 		}
 		var index ocispec.Index
-		if err := json.Unmarshal(text, &index); err != nil {
+		if err := parse(text, &index); err != nil {
 			return fmt.Errorf("index: %w", err)
 		}
 		if d, err = ours(index.Manifests); err != nil {
@@ -186,7 +185,7 @@ func ociImage(a archive, d ocispec.Descriptor) (*imageSource, error) {
 		return nil, err
 	}
 	var m ocispec.Manifest
-	if err := json.Unmarshal(text, &m); err != nil {
+	if err := parse(text, &m); err != nil {
 		return nil, err
 	}
 	if t := m.Config.MediaType; t != ocispec.MediaTypeImageConfig && t != dockerConfigType {

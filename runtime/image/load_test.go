@@ -368,14 +368,19 @@ func TestBadArchives(t *testing.T) {
 		"a layer that is cut short":            {withConfig(imageConfig(t, "c", good, long[:900]), good, long[:900]), []string{"2 of 2", "cut short"}},
 		"a compressed layer that is cut short": {withConfig(cfg, good, gz(t, other)[:60]), []string{shortOther, "cut short"}},
 		"an endless layer":                     {withConfig(imageConfig(t, "c", big), endless), []string{shortDigest(digest.FromBytes(big)), "larger than allowed"}},
-		"an endless archive":                   {endless, []string{"larger than allowed"}},
-		"an archive that is cut":               {whole[:len(whole)-2000], []string{"cut short"}},
-		"a compressed one that is":             {gz(t, whole)[:300], []string{"cut short"}},
-		"an OCI blob that is damaged":          {oci(func(f []file) { f[2].body = flip(f[2].body) }), []string{"2 of 2", shortDigest(digest.FromBytes(gz(t, other)))}},
-		"an OCI blob that is another":          {oci(func(f []file) { f[2].body = append(f[2].body, 0) }), []string{"2 of 2", "bytes"}},
-		"an OCI configuration that is":         {oci(func(f []file) { f[0].body = flip(f[0].body) }), []string{"configuration", "digest"}},
-		"an OCI manifest that is":              {oci(func(f []file) { f[3].body = append(f[3].body, ' ') }), []string{"manifest", "digest"}},
-		"no OCI manifest":                      {oci(func(f []file) { f[3].name = "blobs/sha256/x" }), []string{"manifest", "not in the archive"}},
+		"an endless archive":                   {endless, []string{"no archive", "zeros"}},
+		"an endless file":                      {gz(t, archiveTar(t, file{name: "manifest.json", body: big})), []string{"larger than allowed"}},
+		"skopeo's directory": {archiveTar(t, file{name: "version", body: []byte("Directory Transport Version: 1.1\n")},
+			file{name: "manifest.json", body: marshal(t, ocispec.Manifest{})}), []string{"manifest.json", "registry", "dir:"}},
+		"a manifest of another kind":   {archiveTar(t, file{name: "manifest.json", body: []byte(`[{"Layers":"x"}]`)}), []string{"manifest.json: it has a string"}},
+		"an index of another kind":     {archiveTar(t, file{name: "index.json", body: []byte(`[]`)}), []string{"index.json: it has an array"}},
+		"an archive that is cut":       {whole[:len(whole)-2000], []string{"cut short"}},
+		"a compressed one that is":     {gz(t, whole)[:300], []string{"cut short"}},
+		"an OCI blob that is damaged":  {oci(func(f []file) { f[2].body = flip(f[2].body) }), []string{"2 of 2", shortDigest(digest.FromBytes(gz(t, other)))}},
+		"an OCI blob that is another":  {oci(func(f []file) { f[2].body = append(f[2].body, 0) }), []string{"2 of 2", "bytes"}},
+		"an OCI configuration that is": {oci(func(f []file) { f[0].body = flip(f[0].body) }), []string{"configuration", "digest"}},
+		"an OCI manifest that is":      {oci(func(f []file) { f[3].body = append(f[3].body, ' ') }), []string{"manifest", "digest"}},
+		"no OCI manifest":              {oci(func(f []file) { f[3].name = "blobs/sha256/x" }), []string{"manifest", "not in the archive"}},
 		"an OCI digest that is a path": {archiveTar(t, file{name: "index.json", body: []byte(`{"manifests":[{"mediaType":"` +
 			ocispec.MediaTypeImageManifest + `","digest":"sha256:../../../x"}]}`)}), []string{"invalid"}},
 		"an empty index": {archiveTar(t, indexFile(t)), []string{"no image"}},
@@ -408,6 +413,9 @@ func TestBadArchives(t *testing.T) {
 					if !strings.Contains(err.Error(), want) {
 						t.Errorf("error %q, want %q in it", err, want)
 					}
+				}
+				if strings.Contains(err.Error(), "Go ") {
+					t.Errorf("error %q: it is in the words of the program", err)
 				}
 				if testing.Verbose() {
 					t.Log(err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -102,7 +103,9 @@ func (a *app) measured(ctx context.Context, names []string, all bool) ([]*contai
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, c)
+		if !slices.ContainsFunc(list, func(l *container.Container) bool { return l.ID() == c.ID() }) {
+			list = append(list, c)
+		}
 	}
 	if len(names) > 0 {
 		return list, nil

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -107,9 +108,22 @@ func (m *monitor) startExec(req request, files []*os.File) (p *sandbox.Process, 
 	}
 	p, err = r.sandbox.Exec(proc, stdio, func(master *os.File) { console = master })
 	if err != nil {
-		return nil, nil, startError(err)
+		return nil, nil, execFailed(err)
 	}
 	return p, console, nil
+}
+
+// execFailed gives the error of an exec its exit status. A working directory is as a command: 127 for one that is not
+// there, 126 for one that cannot be had. Source: moby daemon/errors.go, setExitCodeFromError.
+func execFailed(err error) error {
+	var e *sandbox.StageError
+	if !errors.As(err, &e) || e.Stage != sandbox.StageCwd {
+		return startError(err)
+	}
+	if e.Errno == unix.ENOENT || e.Errno == unix.ENOTDIR {
+		return &ExitError{Code: 127, Err: err}
+	}
+	return &ExitError{Code: 126, Err: err}
 }
 
 // execProcess is the process of an exec: that of the container with what the caller says.
@@ -132,7 +146,7 @@ func (m *monitor) execProcess(spec *specs.Spec, e *api.ExecCreateRequest) (*spec
 	}
 	var err error
 	if p.User, home, err = resolveUser(m.root, who, rec.HostConfig.GroupAdd, rec.UIDMap, rec.GIDMap); err != nil {
-		return nil, err
+		return nil, &ExitError{Code: 126, Err: err}
 	}
 	p.Env = replaceEnv(environment(&config, rec.Config.Hostname, home), e.Env)
 	if e.WorkingDir != "" {

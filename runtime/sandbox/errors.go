@@ -7,6 +7,9 @@ import (
 	"syscall"
 )
 
+// StageCwd is the Stage of a working directory that cannot be entered.
+const StageCwd = "working directory"
+
 // A StageError is a failure on the way into the container.
 type StageError struct {
 	Stage string // what was being done: "mount", "pivot_root", "seccomp", ...

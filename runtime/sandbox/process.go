@@ -142,7 +142,7 @@ func (c *processConfig) become(parent conn, r root, initNS bool) error {
 		cwd, err = r.open(c.Cwd, unix.O_PATH|unix.O_DIRECTORY)
 	}
 	if err != nil {
-		return staged("working directory", fmt.Errorf("%s: %w", c.Cwd, err))
+		return staged(StageCwd, fmt.Errorf("%s: %w", c.Cwd, err))
 	}
 	cwdErr := unix.Fchdir(cwd) // while we still may go everywhere
 	if err := c.setUser(initNS); err != nil {
@@ -161,7 +161,7 @@ func (c *processConfig) become(parent conn, r root, initNS bool) error {
 		cwdErr = checkCwd()
 	}
 	if cwdErr != nil {
-		return staged("working directory", fmt.Errorf("%s: %w", c.Cwd, cwdErr))
+		return staged(StageCwd, fmt.Errorf("%s: %w", c.Cwd, cwdErr))
 	}
 	file, err := lookPath(c.Args[0], c.Env)
 	if err != nil {

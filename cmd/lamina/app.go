@@ -74,8 +74,11 @@ func (a *app) openContainers() (*container.Store, error) {
 		return nil, err
 	}
 	slog.Debug("open the store", "root", root, "rootless", rootless())
-	return container.Open(root, container.Options{RunDir: a.runDir, Expected: a.expected})
+	return container.Open(root, container.Options{RunDir: a.runDir, Expected: a.expected, Damaged: a.damaged})
 }
+
+// damaged tells of a container that no list has: it is the only one that is not as it should be.
+func (a *app) damaged(err *container.DamagedError) { a.warn([]string{oneLine(err)}) }
 
 // The stores of images and volumes are those that the containers use.
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,10 +17,7 @@ func (a *app) rmCommand() *cobra.Command {
 		"container rm, container remove, rm", func(cmd *cobra.Command, args []string) error {
 			var errs []error
 			for _, name := range args {
-				c, err := a.container(strings.Trim(name, "/"))
-				if err == nil {
-					err = c.Remove(cmd.Context(), o)
-				}
+				err := a.remove(cmd.Context(), strings.Trim(name, "/"), o)
 				switch {
 				case err == nil:
 					a.println(name)
@@ -36,6 +34,26 @@ func (a *app) rmCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&o.Force, "force", "f", false, "Force the removal of a running container (uses SIGKILL)")
 	a.completeContainers(cmd, -1, all)
 	return cmd
+}
+
+// remove removes a container, with force one whose record is damaged too.
+func (a *app) remove(ctx context.Context, name string, o container.RemoveOptions) error {
+	s, err := a.containers()
+	if err != nil {
+		return err
+	}
+	c, err := s.Get(name)
+	if err == nil {
+		err = c.Remove(ctx, o)
+	}
+	var damaged *container.DamagedError
+	switch {
+	case !errors.As(err, &damaged):
+		return err
+	case o.Force:
+		return s.RemoveDamaged(ctx, damaged.ID, o)
+	}
+	return fmt.Errorf("%w (--force removes it)", err)
 }
 
 func (a *app) renameCommand() *cobra.Command {

@@ -318,10 +318,11 @@ func (s *Store) imageContainers() ([]image.Container, error) {
 	list := make([]image.Container, 0, len(all))
 	for _, c := range all {
 		st, err := c.state()
-		if err != nil {
+		running := err != nil || st.running() // what is damaged may run
+		if err := s.tell(err); err != nil {
 			return nil, err
 		}
-		list = append(list, image.Container{ID: c.r.ID, Image: digest.Digest(c.r.ImageID), Running: st.running()})
+		list = append(list, image.Container{ID: c.r.ID, Image: digest.Digest(c.r.ImageID), Running: running})
 	}
 	return list, nil
 }

@@ -102,13 +102,19 @@ func writeJSON(dir, name string, v any) error {
 	return nil
 }
 
+// readJSON reads a file of a container's directory.
+//
+// Errors: fs.ErrNotExist, *DamagedError.
 func readJSON(dir, name string, v any) error {
 	b, err := os.ReadFile(filepath.Join(dir, name))
-	if err != nil {
+	if missing(err) {
 		return err
 	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		return damaged(dir, name, err)
 	}
 	return nil
 }

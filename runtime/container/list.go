@@ -60,7 +60,10 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]api.Summary, error) 
 			continue // removed meanwhile
 		}
 		if err != nil {
-			return nil, err
+			if err := s.tell(err); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if !anyState && !st.running() || !match(seen{c, st}) {
 			continue

@@ -75,7 +75,9 @@ func (s *Store) takenLocked() (map[string]string, error) {
 			var r struct{ Name string }
 			err := readJSON(s.dir()+"/"+id, file, &r)
 			if err != nil && !missing(err) {
-				return nil, err
+				if err := s.tell(err); err != nil {
+					return nil, err
+				}
 			}
 			if r.Name != "" {
 				taken[r.Name] = id

@@ -64,7 +64,7 @@ func ReapOutside(root string) error {
 			err = killLeft(id, dir)
 			_ = lock.Close() // still marked: the rest is done inside
 		}
-		if err != nil {
+		if err = s.tell(err); err != nil { // of what is damaged Open tells
 			errs = append(errs, fmt.Errorf("container %.12s: %w", id, err))
 		}
 	}
@@ -110,7 +110,7 @@ func (s *Store) reap() error {
 	}
 	var errs []error
 	for _, id := range ids {
-		if err := s.reapOne(id); err != nil {
+		if err := s.tell(s.reapOne(id)); err != nil {
 			errs = append(errs, fmt.Errorf("container %.12s: %w", id, err))
 		}
 	}
@@ -221,6 +221,10 @@ func (s *Store) sweepLocked(id string) error {
 	if missing(err) {
 		err = readJSON(dir, creatingFile, r)
 		r.RemoveVolumes = true
+	}
+	var d *DamagedError
+	if errors.As(err, &d) {
+		r, err = &record{}, nil // it goes all the same: its volumes are not known
 	}
 	if err != nil && !missing(err) {
 		return err

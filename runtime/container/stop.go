@@ -259,8 +259,30 @@ type RemoveOptions struct {
 	Volumes bool // remove its anonymous volumes too
 }
 
-// Remove removes the container and its layer. Errors: ErrConflict when it runs and Force is not set.
+// Remove removes the container and its layer. Errors: ErrConflict when it runs and Force is not set; *DamagedError when
+// its state cannot be read, and Force is not set.
 func (c *Container) Remove(ctx context.Context, o RemoveOptions) error {
+	err := c.remove(ctx, o)
+	var d *DamagedError
+	if o.Force && errors.As(err, &d) && d.ID == c.r.ID {
+		return c.s.RemoveDamaged(ctx, d.ID, o)
+	}
+	return err
+}
+
+// end kills the container, and waits until it has no monitor.
+func (c *Container) end(ctx context.Context) error {
+	if err := c.Kill(ctx, ""); err != nil && !errors.Is(err, ErrNotRunning) {
+		return err
+	}
+	zero := 0
+	if err := c.Stop(ctx, StopOptions{Signal: "KILL", Timeout: &zero}); err != nil {
+		return err
+	}
+	return c.waitMonitor()
+}
+
+func (c *Container) remove(ctx context.Context, o RemoveOptions) error {
 	for {
 		err := c.tryRemove(o)
 		if !errors.Is(err, errLocked) {
@@ -277,14 +299,7 @@ func (c *Container) Remove(ctx context.Context, o RemoveOptions) error {
 			}
 			return fail(ErrConflict, "cannot remove container %q: %s", c.r.Name, what)
 		}
-		if err := c.Kill(ctx, ""); err != nil && !errors.Is(err, ErrNotRunning) {
-			return err
-		}
-		zero := 0
-		if err := c.Stop(ctx, StopOptions{Signal: "KILL", Timeout: &zero}); err != nil {
-			return err
-		}
-		if err := c.waitMonitor(); err != nil {
+		if err := c.end(ctx); err != nil {
 			return err
 		}
 		if c.r.HostConfig.AutoRemove {
@@ -334,7 +349,10 @@ func (s *Store) Prune(ctx context.Context, filters map[string][]string) (api.Pru
 	for _, c := range all {
 		st, err := c.state()
 		if err != nil {
-			return report, err
+			if err := s.tell(err); err != nil {
+				return report, err
+			}
+			continue
 		}
 		if st.running() || !match(c) {
 			continue

@@ -1,11 +1,13 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/laminafs/lamina/runtime/image"
 	"github.com/laminafs/lamina/runtime/volume"
@@ -25,6 +27,9 @@ type Options struct {
 
 	// Expected is the monitor of the container that is made next: Expect, with the same root and options. Nil without.
 	Expected *Expected
+
+	// Damaged is told of each container that is left out because its record cannot be read, once. Nil is silent.
+	Damaged func(*DamagedError)
 }
 
 // Store is the containers of one root. Any number of processes may have it open at once.
@@ -35,6 +40,8 @@ type Store struct {
 	volumes *volume.Store
 
 	expected *Expected // nil without
+
+	told sync.Map // the paths of which Damaged was told
 }
 
 // Open opens the containers under root, "/var/lib/lamina" for example, and cleans up what died monitors and killed
@@ -131,42 +138,56 @@ func validID(id string) bool {
 	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
-// load reads one container. Errors: fs.ErrNotExist for a directory that is none yet, or not any more.
+// load reads one container. Errors: fs.ErrNotExist for a directory that is none yet, or not any more; *DamagedError.
 func (s *Store) load(id string) (*Container, error) {
 	r := &record{}
-	if err := readJSON(filepath.Join(s.dir(), id), configFile, r); err != nil {
+	dir := filepath.Join(s.dir(), id)
+	if err := readJSON(dir, configFile, r); err != nil {
 		return nil, err
 	}
-	if r.Version != recordVersion || r.Config == nil || r.HostConfig == nil || r.ID != id {
-		return nil, fmt.Errorf("%s: version %d, want %d", filepath.Join(s.dir(), id, configFile), r.Version, recordVersion)
+	switch {
+	case r.Version != recordVersion:
+		return nil, damaged(dir, configFile, fmt.Errorf("version %d, want %d", r.Version, recordVersion))
+	case r.Config == nil || r.HostConfig == nil || r.ID != id:
+		return nil, damaged(dir, configFile, errors.New("it is not the record of this container"))
 	}
 	return &Container{s: s, r: r}, nil
 }
 
-// Containers returns all containers, the newest first.
+// Containers returns all containers, the newest first. Damaged ones are left out, and told of.
 func (s *Store) Containers() ([]*Container, error) {
+	all, bad, err := s.loadAll()
+	for _, d := range bad {
+		_ = s.tell(d) // nil
+	}
+	return all, err
+}
+
+// loadAll returns all containers, the newest first, and why others cannot be read.
+func (s *Store) loadAll() (all []*Container, bad []*DamagedError, err error) {
 	ids, err := s.ids()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []*Container
 	for _, id := range ids {
 		c, err := s.load(id)
-		if missing(err) {
-			continue
+		var d *DamagedError
+		switch {
+		case err == nil:
+			all = append(all, c)
+		case errors.As(err, &d):
+			bad = append(bad, d)
+		case !missing(err):
+			return nil, nil, err
 		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, c)
 	}
 	slices.SortFunc(all, func(a, b *Container) int { return b.r.Created.Compare(a.r.Created) })
-	return all, nil
+	return all, bad, nil
 }
 
 // Get returns the container with that name, full ID, or prefix of an ID that no other one has.
 //
-// Errors: ErrNotFound, ErrAmbiguous.
+// Errors: ErrNotFound, ErrAmbiguous; *DamagedError for one that is found by its ID only.
 func (s *Store) Get(nameOrID string) (*Container, error) {
 	if nameOrID == "" {
 		return nil, fail(ErrInvalid, "invalid container name or ID: value is empty")
@@ -176,30 +197,51 @@ func (s *Store) Get(nameOrID string) (*Container, error) {
 			return c, err
 		}
 	}
-	all, err := s.Containers()
+	all, bad, err := s.loadAll()
 	if err != nil {
 		return nil, err
 	}
-	name := strings.TrimPrefix(nameOrID, "/")
-	var found *Container
-	for _, c := range all {
-		if c.r.Name == name {
-			return c, nil
+	found, damaged, err := lookUp(all, bad, nameOrID)
+	for _, d := range bad {
+		if d != damaged {
+			_ = s.tell(d) // nil
 		}
 	}
+	if err == nil && damaged != nil {
+		return nil, damaged
+	}
+	return found, err
+}
+
+// lookUp finds a container, or a damaged one, of which the ID is known only.
+func lookUp(all []*Container, bad []*DamagedError, nameOrID string) (found *Container, damaged *DamagedError, err error) {
+	name := strings.TrimPrefix(nameOrID, "/")
+	for _, c := range all {
+		if c.r.Name == name {
+			return c, nil, nil
+		}
+	}
+	n := 0
 	for _, c := range all {
 		if !strings.HasPrefix(c.r.ID, nameOrID) {
 			continue
 		}
-		if found != nil {
-			return nil, fail(ErrAmbiguous, "multiple IDs found with provided prefix: %s", nameOrID)
-		}
 		found = c
+		n++
 	}
-	if found == nil {
-		return nil, fail(ErrNotFound, "No such container: %s", nameOrID)
+	for _, d := range bad {
+		if strings.HasPrefix(d.ID, nameOrID) {
+			damaged = d
+			n++
+		}
 	}
-	return found, nil
+	switch n {
+	case 0:
+		return nil, nil, fail(ErrNotFound, "No such container: %s", nameOrID)
+	case 1:
+		return found, damaged, nil
+	}
+	return nil, nil, fail(ErrAmbiguous, "multiple IDs found with provided prefix: %s", nameOrID)
 }
 
 // ImageUsers returns the containers that were made from the image with that ID ("sha256:..."), for rmi, which refuses.

@@ -66,6 +66,9 @@ type Notifier interface {
 	// Blocking says that the request at hand takes long, so that others do not wait for it.
 	Blocking()
 
+	// Offers tells whether the kernel has offered all of fuse.CAP_* in caps.
+	Offers(caps uint64) bool
+
 	// OpenBacking registers an open file for the kernel to read and write by itself, and CloseBacking forgets it for
 	// whom it is given to from then on. Errors: those of FUSE_DEV_IOC_BACKING_OPEN.
 	OpenBacking(fd int) (id int32, err error)
@@ -78,6 +81,7 @@ type nobody struct{}
 func (nobody) InvalInode(uint64, int64, int64) fuse.Status { return fuse.ENOENT }
 func (nobody) Store(uint64, int64, []byte) fuse.Status     { return fuse.ENOENT }
 func (nobody) Blocking()                                   {}
+func (nobody) Offers(uint64) bool                          { return false }
 func (nobody) OpenBacking(int) (int32, error)              { return 0, unix.ENOTCONN }
 func (nobody) CloseBacking(int32)                          {}
 

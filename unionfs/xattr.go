@@ -160,7 +160,25 @@ func (fs *FS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, valu
 	if n == nil {
 		return fs.status("setxattr", unix.ESTALE)
 	}
-	return fs.status("setxattr", fs.setXattr(n, attr, value, int(in.Flags), in.SetXAttrFlags&setxattrACLKillSGID != 0))
+	killSGID := in.SetXAttrFlags&setxattrACLKillSGID != 0
+	if attr == aclAccess && !fs.kernel.Offers(fuse.CAP_SETXATTR_EXT) {
+		var err error
+		if killSGID, err = fs.losesSetGID(n, in.Caller); err != nil {
+			return fs.status("setxattr", err)
+		}
+	}
+	return fs.status("setxattr", fs.setXattr(n, attr, value, int(in.Flags), killSGID))
+}
+
+// losesSetGID decides what setxattrACLKillSGID says, for a kernel that does not say it: before Linux 5.14
+// (fuse_set_acl).
+func (fs *FS) losesSetGID(n *node, h fuse.Caller) (bool, error) {
+	var a fuse.Attr
+	if err := fs.attr(n, &a); err != nil || a.Mode&unix.S_ISGID == 0 {
+		return false, err
+	}
+	c := callerOf(h)
+	return !c.keepsSetGID(a.Uid, a.Gid), nil
 }
 
 func (fs *FS) setXattr(n *node, attr string, value []byte, flags int, killSGID bool) error {

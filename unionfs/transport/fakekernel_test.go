@@ -184,6 +184,9 @@ func TestSameInit(t *testing.T) {
 				if i := k.s.Info(); i.Transport != o.Transport || i.Minor != 45 || i.Offered != allOffered {
 					t.Errorf("info %+v", i)
 				}
+				if n := k.m.Notifier(); !n.Offers(fuse.CAP_SETXATTR_EXT|fuse.CAP_DONT_MASK) || n.Offers(fuse.CAP_DONT_MASK|1<<63) {
+					t.Error("what is offered is not what INIT said")
+				}
 			}
 		})
 	}

@@ -99,6 +99,12 @@ func (n *Notifier) Blocking() {
 	}
 }
 
+// Offers tells whether the kernel has offered all of fuse.CAP_* in caps. What it offers and the server can use is agreed on.
+func (n *Notifier) Offers(caps uint64) bool {
+	c := n.carrier.Load()
+	return c != nil && c.info().Offered&caps == caps
+}
+
 // OpenBacking registers an open regular file, which the answer to an OPEN may name then: the kernel reads and writes it by
 // itself. It may be closed afterwards. CloseBacking takes the number back; who has the file open goes on.
 //

@@ -77,8 +77,8 @@ func (a *app) openContainers() (*container.Store, error) {
 	return container.Open(root, container.Options{RunDir: a.runDir, Expected: a.expected, Damaged: a.damaged})
 }
 
-// damaged tells of a container that no list has: it is the only one that is not as it should be.
-func (a *app) damaged(err *container.DamagedError) { a.warn([]string{oneLine(err)}) }
+// damaged tells of a container or an image that no list has.
+func (a *app) damaged(err error) { a.warn([]string{oneLine(err)}) }
 
 // The stores of images and volumes are those that the containers use.
 

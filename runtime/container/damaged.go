@@ -47,10 +47,14 @@ func (s *Store) tell(err error) error {
 	if !errors.As(err, &d) {
 		return err
 	}
-	if _, told := s.told.LoadOrStore(d.Path, true); !told && s.o.Damaged != nil {
-		s.o.Damaged(d)
-	}
+	s.tellOnce(d.Path, d)
 	return nil
+}
+
+func (s *Store) tellOnce(path string, err error) {
+	if _, told := s.told.LoadOrStore(path, true); !told && s.o.Damaged != nil {
+		s.o.Damaged(err)
+	}
 }
 
 // RemoveDamaged removes a container whose record cannot be read, with its layer: what still runs of it, as far as that can

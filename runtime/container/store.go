@@ -28,8 +28,9 @@ type Options struct {
 	// Expected is the monitor of the container that is made next: Expect, with the same root and options. Nil without.
 	Expected *Expected
 
-	// Damaged is told of each container that is left out because its record cannot be read, once. Nil is silent.
-	Damaged func(*DamagedError)
+	// Damaged is told of each container and each image that is left out because it cannot be read, once: a *DamagedError, or
+	// an *image.DamagedError. Nil is silent.
+	Damaged func(error)
 }
 
 // Store is the containers of one root. Any number of processes may have it open at once.
@@ -78,6 +79,7 @@ func openStore(root string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.images.Containers = s.imageContainers
+	s.images.Damaged = func(d *image.DamagedError) { s.tellOnce(d.Path, d) }
 	if s.volumes, err = volume.Open(root); err != nil {
 		return nil, err
 	}

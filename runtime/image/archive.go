@@ -128,8 +128,7 @@ func copyTar(to io.Writer, from io.Reader) error {
 		_, err = r.Next()
 	}
 	if err == io.EOF {
-		var n int64
-		n, err = io.CopyN(io.Discard, tee, maxArchiveTail)
+		n, _ := io.CopyN(io.Discard, tee, maxArchiveTail) // in and out keep their errors
 		if n == maxArchiveTail && entries == 0 {
 			return errors.New("this is no archive: it begins with nothing but zeros")
 		}

@@ -3,8 +3,10 @@ package image
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // ErrNotFound is returned, wrapped in a [*NotFoundError], when there is no such image.
@@ -17,6 +19,47 @@ func (e *NotFoundError) Error() string { return "No such image: " + e.Name }
 
 // Is answers for ErrNotFound.
 func (e *NotFoundError) Is(target error) bool { return target == ErrNotFound }
+
+// A DamagedError is returned for an image or a layer of which a file cannot be read. We write such files once: it was
+// others, or the disk.
+type DamagedError struct {
+	What string        // "image ..." or "layer ..."
+	ID   digest.Digest // of an image; empty for a layer
+	Path string        // of the file
+	Err  error         // why it cannot be read
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("%s is damaged: %s: %v", e.What, e.Path, e.Err)
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// damaged is err as a DamagedError. What says nothing of the file stays as it is.
+func damaged(what string, id digest.Digest, path string, err error) error {
+	for _, ours := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, ours) {
+			return err
+		}
+	}
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = at.Err // the path is in the text once
+	}
+	return &DamagedError{What: what, ID: id, Path: path, Err: err}
+}
+
+// tell says of what is damaged that it is left out. It returns any other error.
+func (s *Store) tell(err error) error {
+	var d *DamagedError
+	if !errors.As(err, &d) {
+		return err
+	}
+	if s.Damaged != nil {
+		s.Damaged(d)
+	}
+	return nil
+}
 
 // AmbiguousError says that a prefix is one of several image IDs.
 type AmbiguousError struct{ Prefix string }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	goruntime "runtime"
@@ -81,39 +82,58 @@ func chainIDs(diffIDs []digest.Digest) []digest.Digest {
 // read returns the image id.
 //
 // Preconditions: the lock is held.
+//
+// Errors: ErrNotFound, *DamagedError.
 func (s *Store) read(id digest.Digest) (*Image, error) {
 	raw, err := os.ReadFile(s.path(contentPath(id)))
 	if isNotExist(err) {
 		return nil, &NotFoundError{string(id)}
 	}
-	if err != nil {
-		return nil, err
+	var img *Image
+	if err == nil {
+		img, err = parseConfig(raw)
 	}
-	img, err := parseConfig(raw)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", short(id.Encoded()), err)
+	if err == nil && img.ID != id {
+		err = fmt.Errorf("it is the configuration of %s", img.ID)
 	}
-	if img.ID != id {
-		return nil, fmt.Errorf("image %s is damaged: its configuration is that of %s", id, img.ID)
+	if err != nil {
+		return nil, damaged("image "+short(id.Encoded()), id, s.path(contentPath(id)), err)
 	}
 	return img, nil
 }
 
-// all lists the images, by ID.
+// all lists the images, by ID, and says why others cannot be read.
 //
 // Preconditions: the lock is held.
-func (s *Store) all() ([]*Image, error) {
+func (s *Store) all() (images []*Image, bad []*DamagedError, err error) {
 	ids, err := s.ids()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	images := make([]*Image, len(ids))
-	for i, id := range ids {
-		if images[i], err = s.read(id); err != nil {
-			return nil, err
+	for _, id := range ids {
+		img, err := s.read(id)
+		var d *DamagedError
+		switch {
+		case err == nil:
+			images = append(images, img)
+		case errors.As(err, &d):
+			bad = append(bad, d)
+		default:
+			return nil, nil, err
 		}
 	}
-	return images, nil
+	return images, bad, nil
+}
+
+// readable lists the images, by ID, and tells of those that cannot be read.
+//
+// Preconditions: the lock is held.
+func (s *Store) readable() ([]*Image, error) {
+	images, bad, err := s.all()
+	for _, d := range bad {
+		_ = s.tell(d) // nil
+	}
+	return images, err
 }
 
 func (s *Store) ids() ([]digest.Digest, error) {

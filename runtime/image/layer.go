@@ -30,21 +30,26 @@ func (s *Store) layer(chain digest.Digest) (*Layer, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("layer %s: %w", shortDigest(chain), err)
+			return nil, l.damaged(s, name, err)
 		}
 		text[name] = strings.TrimSpace(string(b))
 	}
 	l.CacheID, l.DiffID, l.Parent = text["cache-id"], digest.Digest(text["diff"]), digest.Digest(text["parent"])
 	var err error
 	if l.Size, err = strconv.ParseInt(text["size"], 10, 64); err != nil {
-		return nil, fmt.Errorf("layer %s: size: %w", shortDigest(chain), err)
+		return nil, l.damaged(s, "size", fmt.Errorf("%q is no number", text["size"]))
 	}
-	for _, d := range []digest.Digest{l.DiffID, l.Parent} {
-		if d != "" && validDigest(d) != nil {
-			return nil, fmt.Errorf("layer %s is damaged: %q is no digest", shortDigest(chain), d)
+	for _, name := range []string{"diff", "parent"} {
+		if d := digest.Digest(text[name]); d != "" && validDigest(d) != nil {
+			return nil, l.damaged(s, name, fmt.Errorf("%q is no digest", text[name]))
 		}
 	}
 	return l, nil
+}
+
+// damaged is why a file of the layer cannot be read.
+func (l *Layer) damaged(s *Store, name string, err error) error {
+	return damaged("layer "+shortDigest(l.Chain), "", s.path(chainPath(l.Chain), name), err)
 }
 
 // hasLayer reports whether the layer is there.

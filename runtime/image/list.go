@@ -27,7 +27,7 @@ func (s *Store) List(o ListOptions) (list []imagetypes.Summary, err error) {
 		if err != nil {
 			return err
 		}
-		all, err := s.all()
+		all, err := s.readable()
 		if err != nil {
 			return err
 		}
@@ -89,7 +89,9 @@ func (f *filter) names(sum *imagetypes.Summary, refs []reference.Named, isParent
 func (s *Store) summarize(sum *imagetypes.Summary, img *Image) error {
 	var err error
 	if sum.Size, err = s.size(img); err != nil {
-		return err
+		if err := s.tell(err); err != nil {
+			return err
+		}
 	}
 	sum.ID = string(img.ID)
 	sum.Labels = img.Config.Labels
@@ -139,10 +141,11 @@ func (s *Store) countShared(all []*Image, list []imagetypes.Summary) error {
 				continue
 			}
 			l, err := s.layer(c)
-			if err != nil {
+			if err == nil {
+				list[i].SharedSize += l.Size
+			} else if err := s.tell(err); err != nil {
 				return err
 			}
-			list[i].SharedSize += l.Size
 		}
 	}
 	return nil

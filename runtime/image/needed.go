@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strings"
 
@@ -15,9 +16,14 @@ import (
 // Preconditions: the exclusive lock is held.
 func (s *Store) needed(without map[digest.Digest]bool, gone string) (map[digest.Digest]bool, error) {
 	need := map[digest.Digest]bool{}
-	images, err := s.all()
+	images, bad, err := s.all()
 	if err != nil {
 		return nil, err
+	}
+	for _, d := range bad {
+		if !without[d.ID] {
+			return s.everyLayer() // it may need any
+		}
 	}
 	for _, img := range images {
 		if !without[img.ID] {
@@ -43,6 +49,19 @@ func (s *Store) needed(without map[digest.Digest]bool, gone string) (map[digest.
 			need[c] = true
 			c = l.Parent
 		}
+	}
+	return need, nil
+}
+
+// everyLayer needs all layers that there are.
+func (s *Store) everyLayer() (map[digest.Digest]bool, error) {
+	names, err := s.names("layerdb/sha256")
+	if err != nil {
+		return nil, err
+	}
+	need := map[digest.Digest]bool{}
+	for _, name := range names {
+		need[digest.NewDigestFromEncoded(digest.SHA256, name)] = true
 	}
 	return need, nil
 }
@@ -135,6 +154,10 @@ func (s *Store) imageHas(chain digest.Digest) (bool, error) {
 			continue
 		}
 		img, err := s.read(id)
+		var d *DamagedError
+		if errors.As(err, &d) {
+			return true, nil // as far as one can tell
+		}
 		if err != nil {
 			return false, err
 		}

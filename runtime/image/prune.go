@@ -40,7 +40,7 @@ func (s *Store) Prune(o PruneOptions) (*PruneReport, error) {
 		if r, err = s.newRemoval(containers); err != nil {
 			return err
 		}
-		all, err := s.all()
+		all, err := s.readable()
 		if err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ type RemoveOptions struct {
 // Remove takes a name from an image, and removes the image with its last name; called by its ID, the image with all
 // its names. Layers that nothing else needs go with it.
 //
-// Errors: ErrNotFound; *ConflictError. The rules are those of docker rmi.
+// Errors: ErrNotFound; *ConflictError; *DamagedError, unless Force is set. The rules are those of docker rmi.
 // Source: moby daemon/images/image_delete.go, ImageDelete.
 func (s *Store) Remove(nameOrID string, o RemoveOptions) ([]imagetypes.DeleteResponse, error) {
 	var r *removal
@@ -37,6 +37,10 @@ func (s *Store) Remove(nameOrID string, o RemoveOptions) ([]imagetypes.DeleteRes
 			return err
 		}
 		img, err := s.find(nameOrID)
+		var d *DamagedError
+		if o.Force && errors.As(err, &d) && d.ID != "" {
+			img, err = &Image{ID: d.ID}, nil // it goes all the same
+		}
 		if err != nil {
 			return err
 		}
@@ -79,7 +83,7 @@ func (s *Store) newRemoval(containers []Container) (*removal, error) {
 	if r.refs, err = s.readRepositories(); err != nil {
 		return nil, err
 	}
-	all, err := s.all()
+	all, err := s.readable()
 	if err != nil {
 		return nil, err
 	}

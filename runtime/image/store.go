@@ -21,6 +21,9 @@ type Store struct {
 	// Containers lists the containers that there are. Remove, Prune, List and DiskUsage ask it, while they hold no lock;
 	// nil is none.
 	Containers func() ([]Container, error)
+
+	// Damaged is told of what is left out of a list, as often as that happens, with the store locked; nil is silent.
+	Damaged func(*DamagedError)
 }
 
 // Container is what the store wants to know of one.

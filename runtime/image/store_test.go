@@ -142,9 +142,12 @@ func (s *Store) checkInvariants(t testing.TB) {
 		if left, err := s.names("tmp"); err != nil || len(left) > 0 {
 			t.Errorf("left in tmp: %q, %v", left, err)
 		}
-		images, err := s.all()
+		images, bad, err := s.all()
 		if err != nil {
 			return err
+		}
+		for _, d := range bad {
+			t.Error(d)
 		}
 		for _, img := range images {
 			if _, err := s.layers(img.Chain); err != nil {

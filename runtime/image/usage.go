@@ -28,7 +28,7 @@ func (s *Store) DiskUsage() (*imagetypes.DiskUsage, error) {
 				return err
 			}
 			layers, err := s.layers(img.Chain)
-			if err != nil {
+			if err := s.tell(err); err != nil {
 				return err
 			}
 			for _, l := range layers {

@@ -17,8 +17,8 @@ var (
 
 // newObject is what somebody wants made.
 type newObject struct {
-	owner  fuse.Owner // of the caller, as shown
-	mode   uint32     // st_mode, before the umask
+	caller fuse.Caller
+	mode   uint32 // st_mode, before the umask
 	umask  uint32
 	rdev   uint32
 	target string // of a symbolic link
@@ -26,19 +26,19 @@ type newObject struct {
 
 // Mknod makes a file, fifo, socket or device. Device 0:0 is refused: other tools take it for a whiteout.
 func (fs *FS) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
-	o := newObject{owner: in.Owner, mode: in.Mode, umask: in.Umask, rdev: in.Rdev}
+	o := newObject{caller: in.Caller, mode: in.Mode, umask: in.Umask, rdev: in.Rdev}
 	return fs.status("mknod", fs.create(in.NodeId, name, o, out))
 }
 
 // Mkdir makes a directory.
 func (fs *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	o := newObject{owner: in.Owner, mode: unix.S_IFDIR | in.Mode&0o7777, umask: in.Umask}
+	o := newObject{caller: in.Caller, mode: unix.S_IFDIR | in.Mode&0o7777, umask: in.Umask}
 	return fs.status("mkdir", fs.create(in.NodeId, name, o, out))
 }
 
 // Symlink makes a symbolic link.
 func (fs *FS) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	o := newObject{owner: in.Owner, mode: unix.S_IFLNK | 0o777, target: target}
+	o := newObject{caller: in.Caller, mode: unix.S_IFLNK | 0o777, target: target}
 	return fs.status("symlink", fs.create(in.NodeId, name, o, out))
 }
 
@@ -140,10 +140,10 @@ type maker struct {
 func (fs *FS) planNew(p *node, fd int, o newObject) (m maker, err error) {
 	m.newObject = o
 	// Who has no id in the layers makes files of the overflow id, as with fuse-overlayfs.
-	if m.uid, err = fs.ids.storedUID(o.owner.Uid); err != nil {
+	if m.uid, err = fs.ids.storedUID(o.caller.Uid); err != nil {
 		m.uid = overflowID
 	}
-	if m.gid, err = fs.ids.storedGID(o.owner.Gid); err != nil {
+	if m.gid, err = fs.ids.storedGID(o.caller.Gid); err != nil {
 		m.gid = overflowID
 	}
 	m.group = fs.egid
@@ -162,6 +162,11 @@ func (fs *FS) planNew(p *node, fd int, o newObject) (m maker, err error) {
 	}
 	if o.mode&unix.S_IFMT == unix.S_IFLNK {
 		return m, nil
+	}
+	if set && o.mode&unix.S_IFMT != unix.S_IFDIR {
+		if m.mode, err = fs.stripSetGID(p, o); err != nil {
+			return m, err
+		}
 	}
 	if m.acl, err = fs.defaultACL(p, fd); err != nil {
 		return m, err
@@ -183,6 +188,26 @@ func (fs *FS) setGID(p *node) (gid uint32, set bool, err error) {
 	}
 	st, err := fs.stat(p)
 	return st.Gid, st.Mode&unix.S_ISGID != 0, err
+}
+
+// stripSetGID returns the mode of something other than a directory that is made in the set-group-ID directory p: an
+// executable gets the bit from who may set it for the directory's group. Since Linux 6.0 the kernel sees to it.
+//
+// Source: fs/inode.c, mode_strip_sgid.
+func (fs *FS) stripSetGID(p *node, o newObject) (mode uint32, err error) {
+	const executable = unix.S_ISGID | unix.S_IXGRP
+	if o.mode&executable != executable || fs.kernel.Offers(fuse.CAP_CREATE_SUPP_GROUP) { // Linux 6.3
+		return o.mode, nil
+	}
+	st, err := fs.stat(p)
+	if err != nil {
+		return 0, err
+	}
+	c := callerOf(o.caller)
+	if c.keepsSetGID(fs.ids.shown(st.Uid, st.Gid)) {
+		return o.mode, nil
+	}
+	return o.mode &^ unix.S_ISGID, nil
 }
 
 // made is a new object in the upper.
@@ -374,7 +399,7 @@ func (fs *FS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 	case fs.upper == nil:
 		return fuse.EROFS
 	}
-	n, err := fs.makeTmpfile(p, newObject{owner: in.Owner, mode: unix.S_IFREG | in.Mode&0o7777, umask: in.Umask})
+	n, err := fs.makeTmpfile(p, newObject{caller: in.Caller, mode: unix.S_IFREG | in.Mode&0o7777, umask: in.Umask})
 	if err != nil {
 		return fs.status("tmpfile", err)
 	}

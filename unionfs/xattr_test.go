@@ -14,11 +14,7 @@ const aliceReads = "\x02\x00\x00\x00" +
 	"\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x05\x00\xd1\x07\x00\x00" + "\x04\x00\x05\x00\xff\xff\xff\xff" +
 	"\x10\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"
 
-// A kernel that has agreed to FUSE_SETXATTR_EXT says by itself when set-gid falls.
-type tells struct{ nobody }
-
-func (tells) Offers(caps uint64) bool { return caps == fuse.CAP_SETXATTR_EXT }
-
+// A kernel that has offered FUSE_SETXATTR_EXT says by itself when set-gid falls.
 func TestSetGIDFallsWithAnACL(t *testing.T) {
 	inStaff := program(t, credential(alice, alice, bob, staff))
 	outside := program(t, credential(alice, alice, bob))
@@ -43,7 +39,7 @@ func TestSetGIDFallsWithAnACL(t *testing.T) {
 		t.Run(strings.ReplaceAll(tt.what, "/", ""), func(t *testing.T) {
 			f, top := newCalled(t, false)
 			if tt.told {
-				f.SetNotifier(tells{})
+				f.SetNotifier(offers{caps: fuse.CAP_SETXATTR_EXT})
 			}
 			for _, name := range []string{"low", "up"} {
 				in := fuse.SetXAttrIn{Size: uint32(len(aliceReads))}

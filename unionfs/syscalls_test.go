@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/laminafs/lamina/internal/sys"
@@ -16,7 +17,7 @@ import (
 )
 
 // syscallCounter returns a function that tells how many system calls the calling thread has made since the last time, the
-// reading itself not counted.
+// reading itself not counted, nor futex(2): by that the runtime wakes its sysmon, or does not, as it finds it.
 func syscallCounter(t *testing.T) func() int {
 	t.Helper()
 	const event = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id"
@@ -34,6 +35,10 @@ func syscallCounter(t *testing.T) func() int {
 		t.Skipf("perf_event_open(2) does not let us count system calls: %v", err)
 	}
 	t.Cleanup(func() { sys.Close(fd) })
+	filter := append(fmt.Appendf(nil, "id != %d", unix.SYS_FUTEX), 0)
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.PERF_EVENT_IOC_SET_FILTER, uintptr(unsafe.Pointer(&filter[0]))); e != 0 {
+		t.Fatalf("count all system calls but futex(2): %v", e)
+	}
 	last := uint64(0)
 	return func() int {
 		var buf [8]byte

@@ -17,28 +17,10 @@ import (
 // top of each hierarchy.
 func TestInItsCgroups(t *testing.T) {
 	b := newBox(t)
-	one := int64(1)
 	id := b.start(script("cat /proc/self/cgroup >/seen 2>&1; exec sleep 1000"))
-	few := b.start(words("sleep", "1000"), host(func(h *api.HostConfig) { h.PidsLimit = &one }))
-	for _, id := range []string{id, few} {
-		st, err := readState(filepath.Join(b.root, "containers", id))
-		if err != nil {
-			t.Fatal(err)
-		}
-		g, err := cgroup.Load(id, st.Cgroup)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(g.Paths()) == 0 {
-			t.Skip("needs cgroups: ", g.Why())
-		}
-		for controller, path := range g.Paths() {
-			procs, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-			if err != nil || !slices.Contains(strings.Fields(string(procs)), strconv.Itoa(st.Init.Pid)) {
-				t.Errorf("%s: %s has processes %q, not %d (%v)", controller, path, procs, st.Init.Pid, err)
-			}
-		}
-	}
+	b.inItsCgroups(id)
+	one := int64(1) // process: init enters without another one
+	b.inItsCgroups(b.start(words("sleep", "1000"), host(func(h *api.HostConfig) { h.PidsLimit = &one })))
 	var out string
 	eventually(t, "it has looked", func() bool {
 		out, _, _ = b.exec(id, "cat", "/seen")
@@ -47,6 +29,28 @@ func TestInItsCgroups(t *testing.T) {
 	for line := range strings.Lines(out) {
 		if !strings.HasSuffix(line, ":/\n") {
 			t.Errorf("it sees %q", line)
+		}
+	}
+}
+
+// inItsCgroups skips the test where containers have none.
+func (b *box) inItsCgroups(id string) {
+	b.t.Helper()
+	st, err := readState(filepath.Join(b.root, "containers", id))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	g, err := cgroup.Load(id, st.Cgroup)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if len(g.Paths()) == 0 {
+		b.t.Skip("needs cgroups: ", g.Why())
+	}
+	for controller, path := range g.Paths() {
+		procs, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil || !slices.Contains(strings.Fields(string(procs)), strconv.Itoa(st.Init.Pid)) {
+			b.t.Errorf("%s: %s has processes %q, not %d (%v)", controller, path, procs, st.Init.Pid, err)
 		}
 	}
 }

@@ -213,7 +213,7 @@ func inside(path, dir string) bool {
 func (fs *FS) probeUpper(cfg *Config) error {
 	tmp := fs.stage.Temp()
 	err := sys.Mknod(tmp, unix.S_IFREG|0o600, 0)
-	if noRoom(err) {
+	if sys.NoRoom(err) {
 		// It is by what is deleted in this mount that there will be room again, and the mount before has tried all.
 		fs.log.Printf("upperdir=%s: %v: mounted without trying what its filesystem can do", cfg.Upper, err)
 		if _, err := sys.Getxattr(fs.lockFile(), "user.lamina.probe", nil); errors.Is(err, unix.ENOTSUP) {
@@ -225,7 +225,7 @@ func (fs *FS) probeUpper(cfg *Config) error {
 		return &ConfigError{"workdir", cfg.Work, fmt.Errorf("cannot make a file in it: %w", err)}
 	}
 	defer fs.stage.Discard(tmp)
-	if err := sys.Setxattr(tmp, "user.lamina.probe", []byte("1"), 0); err != nil && !noRoom(err) {
+	if err := sys.Setxattr(tmp, "user.lamina.probe", []byte("1"), 0); err != nil && !sys.NoRoom(err) {
 		fs.withoutXattrs(cfg, err)
 	}
 	var typ uint8
@@ -253,9 +253,6 @@ func (fs *FS) withoutXattrs(cfg *Config, err error) {
 	fs.noUserXattr = true
 	fs.redirect = false
 }
-
-// noRoom reports whether a file could not be made for want of room alone.
-func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // lockFile is the one file that is in the work directory at any time.
 func (fs *FS) lockFile() sys.At { return sys.At{Dirfd: fs.work.fd, Name: "lock"} }

@@ -40,7 +40,7 @@ func (fs *FS) probeChown() bool {
 	}
 	tmp := fs.stage.Temp()
 	err := sys.Mknod(tmp, unix.S_IFREG|0o600, 0)
-	if noRoom(err) {
+	if sys.NoRoom(err) {
 		lock := fs.lockFile()
 		defer func() { _ = sys.Chown(lock, int(fs.euid), int(fs.egid)) }() // what was possible one way is the other
 		return sys.Chown(lock, 1, 1) == nil

@@ -179,7 +179,7 @@ func setRedirect(fd int, path string) error {
 		return errNoRedirect
 	}
 	err := whiteout.SetRedirect(sys.Fd(fd), path)
-	if noRoom(err) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) {
+	if sys.NoRoom(err) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) {
 		return errNoRedirect
 	}
 	return err

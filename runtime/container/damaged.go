@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	api "github.com/moby/moby/api/types/container"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // A DamagedError is returned for a container whose record cannot be read. We replace records whole: it was others, or the
@@ -29,14 +28,9 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 
 // damaged is err as a DamagedError, for a file of a container's directory. What says nothing of the file stays as it is.
 func damaged(dir, name string, err error) error {
-	for _, ours := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
-		if errors.Is(err, ours) {
-			return err
-		}
-	}
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		err = at.Err // the path is in the text once
+	err, ok := sys.OfFile(err) // the path is in the text once
+	if !ok {
+		return err
 	}
 	return &DamagedError{ID: filepath.Base(dir), Path: filepath.Join(dir, name), Err: err}
 }

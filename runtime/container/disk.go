@@ -14,6 +14,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // The files of a container's directory.
@@ -33,7 +35,7 @@ const (
 // disk that is full, which may be the container's doing, they take the place of the old ones where they fit.
 func writeFile(dir, name string, data []byte, perm os.FileMode) error {
 	err := replaceFile(dir, name, data, perm)
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if sys.NoRoom(err) {
 		if overwrite(filepath.Join(dir, name), data) == nil {
 			return nil
 		}

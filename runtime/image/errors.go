@@ -3,10 +3,9 @@ package image
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 // ErrNotFound is returned, wrapped in a [*NotFoundError], when there is no such image.
@@ -37,14 +36,9 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 
 // damaged is err as a DamagedError. What says nothing of the file stays as it is.
 func damaged(what string, id digest.Digest, path string, err error) error {
-	for _, ours := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
-		if errors.Is(err, ours) {
-			return err
-		}
-	}
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		err = at.Err // the path is in the text once
+	err, ok := sys.OfFile(err) // the path is in the text once
+	if !ok {
+		return err
 	}
 	return &DamagedError{What: what, ID: id, Path: path, Err: err}
 }

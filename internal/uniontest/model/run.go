@@ -234,7 +234,10 @@ func Run(t *testing.T, tg Target, p Plan) {
 		errs := make([]error, len(sharers))
 		for n, s := range sharers {
 			wg.Go(func() {
-				a, err := s.call(call{Shared: &sharedCall{w.path(shared), p.Seed, phase*len(sharers) + n, p.Steps}})
+				a, err := s.call(call{Shared: &sharedCall{
+					Dir: w.path(shared), Seed: p.Seed, Who: phase*len(sharers) + n, Steps: p.Steps,
+					CopyUpMeetsUnlink: tg.Sys == uniontest.Overlay,
+				}})
 				got[n], errs[n] = a.Shared, err
 			})
 		}

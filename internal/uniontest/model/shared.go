@@ -28,6 +28,10 @@ type sharedCall struct {
 	Seed  uint64
 	Who   int
 	Steps int
+
+	// CopyUpMeetsUnlink says that a copy-up may fail with EEXIST, as the kernel's overlay does where the name was unlinked
+	// meanwhile and the whiteout is in its place.
+	CopyUpMeetsUnlink bool
 }
 
 // sharedLog is what it did.
@@ -125,6 +129,9 @@ func (c *sharedCall) run() (*sharedLog, error) {
 		if err == nil {
 			log.Names += gain
 			continue
+		}
+		if c.CopyUpMeetsUnlink && (what == "append" || what == "chmod") {
+			allowed = append(allowed, unix.EEXIST)
 		}
 		ok := false
 		for _, a := range allowed {

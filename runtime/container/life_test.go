@@ -472,6 +472,28 @@ func TestKilledUnion(t *testing.T) {
 	}
 }
 
+// TestKilledUnionEndsCommand: where the command ends by that, at the moment that laminafs does, the reason is told as well.
+func TestKilledUnionEndsCommand(t *testing.T) {
+	b := newBox(t)
+	id := b.start(script("while [ -e /bin ]; do :; done"))
+	for n := range 20 {
+		if n > 0 {
+			b.must("start", id)
+		}
+		st, err := readState(filepath.Join(b.root, "containers", id))
+		if err != nil || st.Laminafs.Pid == 0 {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		if err := unix.Kill(st.Laminafs.Pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		b.must("wait", id, "not-running")
+		if i := b.inspect(id); !strings.Contains(i.State.Error, "laminafs") {
+			t.Fatalf("state %+v", i.State)
+		}
+	}
+}
+
 // TestKilledCommands: whatever a command that is killed has got to, the next one finds nothing half made.
 func TestKilledCommands(t *testing.T) {
 	b := newBox(t)

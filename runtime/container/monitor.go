@@ -251,14 +251,16 @@ func (m *monitor) closeTree() error {
 	if m.union == nil {
 		return nil
 	}
-	var err error
-	if m.union.wait() == nil && m.union.hasEnded() {
-		err = errUnionEnded
-	}
+	early := m.union.hasEnded()
 	m.mu.Lock()
 	m.closing = true
 	m.mu.Unlock()
-	return errors.Join(err, m.union.unmount())
+	err := m.union.unmount()
+	// One that is killed ends the container's files before it is seen to end itself, and the container may end by that first.
+	if m.union.wait() == nil && (early || !m.union.said) {
+		err = errors.Join(errUnionEnded, err)
+	}
+	return err
 }
 
 // endTree waits until laminafs has let go of everything.

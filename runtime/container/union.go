@@ -27,7 +27,8 @@ type union struct {
 	server process
 	ready  chan struct{} // closed when it answers, or never will: err
 	err    error
-	closed chan struct{}   // closed when nothing is written to the upper any more
+	closed chan struct{}   // closed when nothing is written to the upper any more: because laminafs has said so, if said
+	said   bool            // after closed
 	gone   chan struct{}   // closed when laminafs has let go of all it had, and only the kernel is busy with it
 	ended  chan struct{}   // closed when laminafs has ended, and is reaped
 	stderr bytes.Buffer    // what it has said, once it has ended
@@ -70,7 +71,7 @@ func (c *Container) mount() (_ *union, err error) {
 	go func() {
 		u.err = u.greet(ours)
 		close(u.ready)
-		if u.err != nil || !saysClosed(ours) {
+		if u.said = u.err == nil && saysClosed(ours); !u.said {
 			<-u.ended
 		}
 		close(u.closed)
@@ -281,5 +282,6 @@ func (u *union) await(done <-chan struct{}) error {
 	}
 	err := u.server.kill()
 	<-u.ended
+	<-u.closed
 	return err
 }

@@ -49,7 +49,7 @@ type monitor struct {
 	root  int           // O_PATH descriptor of the mounted tree, without what is mounted in it for the container
 	over  chan struct{} // closed when all is done and the state is on disk
 
-	others []*os.File // namespaces of other containers, while a run begins
+	others []*os.File // namespaces of other containers, and parts of volumes, while a run begins
 
 	initOnce sync.Once
 	initPath string // of the program that the container's processes begin with; by initOnce

@@ -2,6 +2,7 @@ package container
 
 import (
 	"encoding/json"
+	"path"
 	"time"
 
 	api "github.com/moby/moby/api/types/container"
@@ -56,6 +57,9 @@ type mountRecord struct {
 	// Options are those of the mount as in OCI's config.json: "ro", "rbind", "size=65536k".
 	Options []string `json:",omitempty"`
 }
+
+// part is the volume, or the part of it, that is mounted: "NAME" or "NAME/SUBPATH".
+func (m mountRecord) part() string { return path.Join(m.Name, m.Subpath) }
 
 // process names a process across the time it lives: a PID alone may be given to another one.
 type process struct {

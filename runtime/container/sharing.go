@@ -127,15 +127,28 @@ func (m *monitor) share(in *specInput) (err error) {
 	in.Dir, in.BindDevs = m.c.filesDir(), ordinary() || len(r.UIDMap) > 0
 	in.VolumeMounts = map[string]*volume.Mount{}
 	for _, v := range r.Mounts {
-		if v.Type == mount.TypeVolume {
-			if in.VolumeMounts[v.Name], err = m.volumeMount(v); err != nil {
-				return err
-			}
+		if v.Type != mount.TypeVolume {
+			continue
 		}
+		o, err := m.volumeMount(v)
+		if err != nil {
+			return err
+		}
+		if in.VolumeMounts[v.Name] = o; v.Subpath == "" || o != nil && o.Type == volume.Tmpfs {
+			continue
+		}
+		f, err := openSubpath(in.Volumes[v.Name], v.Subpath)
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+		m.others = append(m.others, f)
+		in.Volumes[v.part()] = f.Name()
 	}
-	if in.Joined, m.others, err = m.c.joinOthers(); err != nil {
+	joined, files, err := m.c.joinOthers()
+	if err != nil {
 		return err
 	}
+	in.Joined, m.others = joined, append(m.others, files...)
 	if r.HostConfig.Privileged {
 		all, err := allDevices()
 		if err != nil {
@@ -158,7 +171,7 @@ func (m *monitor) volumeMount(v mountRecord) (*volume.Mount, error) {
 	return found.Mount()
 }
 
-// forgetOthers closes what share has opened: the namespaces have been joined, or will not be.
+// forgetOthers closes what share has opened: the namespaces have been joined and the volumes mounted, or will not be.
 func (m *monitor) forgetOthers() {
 	closeAll(m.others)
 	m.others = nil

@@ -30,7 +30,7 @@ type specInput struct {
 	BindDevs bool // devices are the machine's own nodes: mknod(2) is refused
 	BindSys  bool // the network namespace is not one we may mount a sysfs of
 
-	// Volumes has the mount points of named volumes.
+	// Volumes has the directories of volumes, and of parts of some, see mountRecord.part.
 	Volumes map[string]string
 
 	// VolumeMounts are those of volumes with options.
@@ -282,7 +282,7 @@ func specMount(in *specInput, m mountRecord) specs.Mount {
 	case mount.TypeTmpfs:
 		s.Type, s.Source = "tmpfs", "tmpfs"
 	case mount.TypeVolume:
-		s.Source = filepath.Join(in.Volumes[m.Name], m.Subpath)
+		s.Source = in.Volumes[m.part()]
 		o := in.VolumeMounts[m.Name]
 		if o == nil {
 			break

@@ -61,7 +61,7 @@ func TestSpec(t *testing.T) {
 				{Type: mount.TypeVolume, Source: "vol", Target: "/v", VolumeOptions: &mount.VolumeOptions{Subpath: "a/b"}},
 				{Type: mount.TypeBind, Source: "/h/./x", Target: "/b", ReadOnly: true, BindOptions: &mount.BindOptions{NonRecursive: true}},
 			}},
-			in:   specInput{Home: "/", Volumes: map[string]string{"vol": "/volumes/vol/_data"}},
+			in:   specInput{Home: "/", Volumes: map[string]string{"vol": "/volumes/vol/_data", "vol/a/b": "/volumes/vol/_data/a/b"}},
 			maps: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}},
 		},
 	} {

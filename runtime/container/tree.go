@@ -96,6 +96,9 @@ func (m *monitor) serveTree(c *conn) int {
 		if err == nil && req.Op != opExport {
 			err = m.bindVolumes()
 		}
+		if err == nil && m.c.r.HostConfig.ReadonlyRootfs {
+			err = setReadOnly(m.root, 0) // what is mounted in it stays as it is
+		}
 		if err == nil {
 			result, err = m.treeAnswer(req, files)
 		}
@@ -125,7 +128,18 @@ func (m *monitor) bindVolumes() error {
 			if o, err := m.volumeMount(v); err != nil || o != nil && o.Type == volume.Tmpfs {
 				continue // nothing of it is left
 			}
-			src = filepath.Join(dir, v.Subpath)
+			src = dir
+			if v.Subpath != "" {
+				part, err := openSubpath(dir, v.Subpath)
+				if missing(err) {
+					continue // as a source that is gone
+				}
+				if err != nil {
+					return err
+				}
+				defer part.Close() // O_PATH
+				src = part.Name()
+			}
 		default:
 			continue
 		}
@@ -133,17 +147,50 @@ func (m *monitor) bindVolumes() error {
 		if err != nil {
 			continue // nothing is there before the first start
 		}
-		at := fmt.Sprintf("/proc/self/fd/%d", target)
-		err = unix.Mount(src, at, "", unix.MS_BIND|unix.MS_REC, "")
-		if err == nil && !v.RW {
-			err = unix.Mount("", at, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
-		}
+		err = unix.Mount(src, fmt.Sprintf("/proc/self/fd/%d", target), "", unix.MS_BIND|unix.MS_REC, "")
 		_ = unix.Close(target)
+		if err == nil && !v.RW {
+			err = m.coverReadOnly(v.Destination)
+		}
 		if err != nil && err != unix.ENOENT {
 			return fmt.Errorf("bind %s on %s: %w", src, v.Destination, err)
 		}
 	}
 	return nil
+}
+
+// coverReadOnly makes what is mounted at dest in the tree read-only, with all below it. It is opened anew: a descriptor of
+// before leads to what is covered now.
+func (m *monitor) coverReadOnly(dest string) error {
+	fd, err := openIn(m.root, dest, unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return setReadOnly(fd, unix.AT_RECURSIVE)
+}
+
+// setReadOnly makes a mount read-only, by a descriptor of its root; before Linux 5.12 only that one, whatever flags say.
+func setReadOnly(fd int, flags uint) error {
+	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	if err != unix.ENOSYS {
+		return err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return err
+	}
+	// What a user namespace may not take off has to be asked for again.
+	keep := uintptr(st.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+	for _, atime := range []struct {
+		st int64
+		ms uintptr
+	}{{unix.ST_NOATIME, unix.MS_NOATIME}, {unix.ST_NODIRATIME, unix.MS_NODIRATIME}, {unix.ST_RELATIME, unix.MS_RELATIME}} {
+		if int64(st.Flags)&atime.st != 0 {
+			keep |= atime.ms
+		}
+	}
+	return unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", fd), "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|keep, "")
 }
 
 // treeRequest serves a request on the tree of the running container.

@@ -3,7 +3,10 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/runtime/volume"
 )
@@ -93,4 +96,27 @@ func (s *Store) populate(ctx context.Context, m mountRecord, src *os.File) error
 	}
 	_, err = v.Populate(ctx, src) // what cannot be made here, devices, is left out
 	return err
+}
+
+// openSubpath opens a part of a volume. Its name is a path to just that, whatever becomes of the names. What is in a volume
+// is another container's to change: a link in it leads nowhere else.
+func openSubpath(dir, subpath string) (*os.File, error) {
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(root)
+	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	for {
+		fd, err := unix.Openat2(root, subpath, how)
+		switch err {
+		case nil:
+			return os.NewFile(uintptr(fd), fmt.Sprintf("/proc/self/fd/%d", fd)), nil
+		case unix.EINTR, unix.EAGAIN: // something was renamed meanwhile
+		case unix.EXDEV:
+			return nil, fail(ErrInvalid, "subpath %q leads out of the volume", subpath)
+		default:
+			return nil, &os.PathError{Op: "open", Path: dir + "/" + subpath, Err: err}
+		}
+	}
 }

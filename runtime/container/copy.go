@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	api "github.com/moby/moby/api/types/container"
+
 	"github.com/laminafs/lamina/internal/sys"
 )
 
@@ -81,23 +83,47 @@ func (c *Container) inContainer(ctx context.Context, p string, follow, parent bo
 	st, err := c.statPath(ctx, e.path, follow)
 	switch {
 	case err == nil:
-		e.exists, e.dir = true, st.IsDir()
+		e.exists, e.dir = true, st.Mode.IsDir()
 	case missing(err) && parent:
 		up, err := c.statPath(ctx, path.Dir(path.Clean(e.path)), true)
 		if err != nil && !missing(err) {
 			return nil, err
 		}
-		e.parentDir = err == nil && up.IsDir()
+		e.parentDir = err == nil && up.Mode.IsDir()
 	default:
 		return nil, err
 	}
 	return e, nil
 }
 
-func (c *Container) statPath(ctx context.Context, p string, follow bool) (os.FileMode, error) {
-	var st struct{ Mode os.FileMode }
-	err := c.withTree(ctx, request{Op: opStatPath, Path: p, Copy: &copyRequest{FollowLink: follow}}, &st)
-	return st.Mode, err
+// destination looks at where a copy goes to. A link stands for what it leads to, which need not be there.
+func (c *Container) destination(ctx context.Context, p string) (*copyEnd, error) {
+	e, err := c.inContainer(ctx, p, true, true)
+	for links := 0; err == nil && !e.dir; links++ {
+		st, statErr := c.statPath(ctx, e.path, false)
+		if missing(statErr) || statErr == nil && st.Mode&os.ModeSymlink == 0 {
+			break
+		}
+		if statErr == nil && links == maxLinks {
+			statErr = &os.PathError{Op: "follow", Path: p, Err: unix.ELOOP}
+		}
+		if statErr != nil {
+			return nil, statErr
+		}
+		to := st.LinkTarget
+		if !path.IsAbs(to) {
+			to = path.Join(path.Dir(path.Clean(e.path)), to)
+		}
+		e, err = c.inContainer(ctx, to, true, true)
+	}
+	return e, err
+}
+
+const maxLinks = 40 // as the kernel has it (path_resolution(7))
+
+func (c *Container) statPath(ctx context.Context, p string, follow bool) (st api.PathStat, err error) {
+	err = c.withTree(ctx, request{Op: opStatPath, Path: p, Copy: &copyRequest{FollowLink: follow}}, &st)
+	return st, err
 }
 
 // onHost looks at a path of the machine.
@@ -120,6 +146,29 @@ func onHost(p string, follow bool) (*copyEnd, error) {
 	return e, nil
 }
 
+// destinationOnHost looks at where a copy goes to, as destination does.
+func destinationOnHost(p string) (*copyEnd, error) {
+	e, err := onHost(p, true)
+	for links := 0; err == nil && !e.dir; links++ {
+		to, linkErr := os.Readlink(e.path)
+		if linkErr != nil {
+			break // it is none, or not there
+		}
+		if links == maxLinks {
+			return nil, &os.PathError{Op: "follow", Path: p, Err: unix.ELOOP}
+		}
+		if !filepath.IsAbs(to) {
+			dir, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(e.path)))
+			if err != nil {
+				return nil, err
+			}
+			to = filepath.Join(dir, to)
+		}
+		e, err = onHost(to, true)
+	}
+	return e, err
+}
+
 // CopyOut copies src of the container to dst on the machine, with docker cp's rules for what is a directory and what a
 // trailing slash or "/." means. With dst "-" it writes a tar to stdout. n is bytes of content.
 func (c *Container) CopyOut(ctx context.Context, src, dst string, stdout io.Writer, o CopyOptions) (n int64, err error) {
@@ -135,7 +184,7 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string, stdout io.Writ
 			return err
 		})
 	}
-	to, err := onHost(dst, true)
+	to, err := destinationOnHost(dst)
 	if err != nil {
 		return 0, err
 	}
@@ -165,7 +214,7 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string, stdout io.Writ
 // CopyIn copies src on the machine to dst in the container, whether it runs or not. With src "-" it reads a tar from
 // stdin, and dst is a directory. Symbolic links are resolved within the container's root.
 func (c *Container) CopyIn(ctx context.Context, src, dst string, stdin io.Reader, o CopyOptions) (n int64, err error) {
-	to, err := c.inContainer(ctx, dst, true, true)
+	to, err := c.destination(ctx, dst)
 	if err != nil {
 		return 0, err
 	}

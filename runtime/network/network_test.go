@@ -281,6 +281,46 @@ func TestScratchOfTheDeadIsRemoved(t *testing.T) {
 	}
 }
 
+// TestScratchOfOthers: the directory for temporary files is everybody's.
+func TestScratchOfOthers(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	planted := func(name string) string { return filepath.Join(tmp, scratchStem+name) }
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	if err := errors.Join(syscall.Mkfifo(planted("pipe"), 0o666), os.Mkdir(elsewhere, 0o755), os.Symlink(elsewhere, planted("link")),
+		os.Mkdir(planted("dir"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	left := []string{planted("pipe"), planted("link"), elsewhere}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(planted("dir"), 1000, 1000); err != nil {
+			t.Fatal(err)
+		}
+		left = append(left, planted("dir"))
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, remove, err := scratch()
+		if err == nil {
+			remove()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for who opens another user's pipe")
+	}
+	for _, path := range left {
+		if _, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestFailureTellsWhatTheToolSaid(t *testing.T) {
 	eachTool(t, func(t *testing.T, tool string) {
 		f := filepath.Join(t.TempDir(), "no-namespace")

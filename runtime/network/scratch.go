@@ -17,7 +17,7 @@ func scratch() (dir string, remove func(), err error) {
 	left, _ := filepath.Glob(filepath.Join(os.TempDir(), scratchStem+"*"))
 	for _, old := range left {
 		if f, err := lockDir(old); err == nil {
-			_ = os.RemoveAll(old) // another user's cannot be
+			_ = os.RemoveAll(old) // the next one that starts tries again
 			_ = f.Close()         // read-only
 		}
 	}
@@ -34,18 +34,28 @@ func scratch() (dir string, remove func(), err error) {
 			continue      // likewise
 		}
 		return dir, func() {
-			_ = os.RemoveAll(dir) // the next one that starts tries again
+			_ = os.RemoveAll(dir) // likewise
 			_ = f.Close()         // read-only
 		}, nil
 	}
 }
 
+// lockDir opens and locks a directory of this user's. Others may have put anything under such a name: a pipe, of which the
+// opening waits, a link, or a directory that takes long to remove.
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	f := os.NewFile(uintptr(fd), dir)
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && int(st.Uid) != os.Geteuid() {
+		err = unix.EPERM
+	}
+	if err == nil {
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		_ = f.Close() // read-only
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}

@@ -45,7 +45,7 @@ func (r *Report) look(system string) (color.RGBA, draw.GlyphDrawer) {
 }
 
 func rank(system string) int {
-	if strings.HasPrefix(system, "lamina") {
+	if Ours(system) {
 		return 0
 	}
 	return 1

@@ -75,6 +75,7 @@ func (c Compare) Run(before, after *Report) (*Changes, error) {
 			}
 		}
 	}
+	c.broken(out, before, after)
 	c.missing(out, before, after)
 	if len(out.List) == 0 && len(out.Broken) == 0 {
 		return nil, errors.New("the two have no workload on any system in common")
@@ -89,11 +90,8 @@ func (c Compare) one(out *Changes, before, after *Report, workload, system strin
 	}
 	now, ok := after.figure(workload, system, of)
 	if !ok {
-		for _, s := range after.Incorrect() {
-			text := fmt.Sprintf("%s on %s: %s", workload, system, oneLine(s.Incorrect))
-			if s.Workload == workload && s.System == system && c.ours(system) && !slices.Contains(out.Broken, text) {
-				out.Broken = append(out.Broken, text)
-			}
+		if after.right(workload, system) { // it has other figures
+			out.Warnings = append(out.Warnings, fmt.Sprintf("only in the first: %s of %s on %s", of, workload, system))
 		}
 		return
 	}
@@ -108,6 +106,17 @@ func (c Compare) one(out *Changes, before, after *Report, workload, system strin
 		}
 	}
 	out.List = append(out.List, change)
+}
+
+// broken tells of those of ours that were right and are wrong, in any repetition: those before it are no excuse.
+func (c Compare) broken(out *Changes, before, after *Report) {
+	wrongBefore := before.Incorrect()
+	for _, s := range after.Incorrect() {
+		same := func(o Sample) bool { return o.Workload == s.Workload && o.System == s.System }
+		if c.ours(s.System) && before.right(s.Workload, s.System) && !slices.ContainsFunc(wrongBefore, same) {
+			out.Broken = append(out.Broken, fmt.Sprintf("%s on %s: %s", s.Workload, s.System, oneLine(s.Incorrect)))
+		}
+	}
 }
 
 // missing tells of what only one of the reports has. One of ours that was asked for and could not be measured is broken.
@@ -136,6 +145,13 @@ func (c Compare) missing(out *Changes, before, after *Report) {
 // has reports whether there is any sample, right or wrong.
 func (r *Report) has(workload, system string) bool {
 	return slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.Workload == workload && s.System == system })
+}
+
+// right reports whether there is a sample that is right.
+func (r *Report) right(workload, system string) bool {
+	return slices.ContainsFunc(r.Samples, func(s Sample) bool {
+		return s.Workload == workload && s.System == system && s.Incorrect == ""
+	})
 }
 
 // why a system was not measured; empty where it was not asked for.

@@ -80,6 +80,45 @@ func TestCompareFindsWhatBroke(t *testing.T) {
 	}
 }
 
+// A result that is wrong once is wrong, whatever came before it; one that was wrong in the first report is no news, and that of
+// others is theirs.
+func TestCompareFindsWhatBreaksLater(t *testing.T) {
+	right := func() *Report { return made(map[string][]int{"overlay": {1, 1, 1}, "laminafs": {1, 1, 1}}) }
+	ours := Compare{Ours: func(s string) bool { return s == "laminafs" }}
+	for _, tt := range []struct {
+		name          string
+		before, after *Report
+		c             Compare
+		broken        int
+	}{
+		{"in the last repetition", right(), wrong(right()), ours, 1},
+		{"in both reports", wrong(right()), wrong(right()), ours, 0},
+		{"well again", wrong(right()), right(), ours, 0},
+		{"somebody else's", right(), wrong(right()), Compare{Ours: func(string) bool { return false }}, 0},
+	} {
+		changes, err := tt.c.Run(tt.before, tt.after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(changes.Broken) != tt.broken {
+			t.Errorf("%s: broken %q, want %d", tt.name, changes.Broken, tt.broken)
+		}
+	}
+}
+
+// A figure that one of two reports lacks is not passed over.
+func TestCompareSaysWhatHasNoFigure(t *testing.T) {
+	before, after := made(map[string][]int{"laminafs": {1}}), made(map[string][]int{"laminafs": {1}})
+	after.Samples[0].Requests = nil
+	changes, err := Compare{Of: []Of{Wall, Count}}.Run(before, after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "only in the first: count of walk on laminafs"; !slices.Contains(changes.Warnings, want) {
+		t.Errorf("notes %q, want %q", changes.Warnings, want)
+	}
+}
+
 // What could be measured and cannot any more is no silence: of ours it is a regression, of others a note.
 func TestCompareFindsWhatIsMissing(t *testing.T) {
 	both := func() *Report { return made(map[string][]int{"overlay": {1}, "laminafs": {1}}) }

@@ -269,6 +269,9 @@ func (r *Report) Incorrect() (list []Sample) {
 	return list
 }
 
+// Ours tells whether a system is of this project, with whatever options.
+func Ours(system string) bool { return strings.HasPrefix(system, "lamina") }
+
 // family is a system's name without its options.
 func family(system string) string {
 	name, _, _ := strings.Cut(system, ":")

@@ -48,7 +48,7 @@ func metadataWork() []Workload {
 		}),
 		onUnion(metadata, "rm-lower", "rm -rf of the Go distribution below", 2.5,
 			unionWork{layers: tree, writes: true, run: onTree(removeAll), left: all}),
-		onUnion(metadata, "storm", "5,000 times: create, lstat, rename, unlink", 2.5, unionWork{
+		onUnion(metadata, "storm", "5,000 times: create, lstat, rename, and but for every tenth unlink", 2.5, unionWork{
 			layers: (*Fixtures).Empty, writes: true, left: all,
 			run: func(j *job) (string, error) { return storm(j.dir, j.f.count(5_000)) },
 		}),

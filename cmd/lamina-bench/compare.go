@@ -47,7 +47,7 @@ func compareCommand() *cobra.Command {
 		names[i] = string(o)
 	}
 	set := cmd.Flags()
-	set.StringSliceVar(&of, "of", []string{"wall", "cpu"}, "what to compare: `"+strings.Join(names, ", ")+"`")
+	set.StringSliceVar(&of, "of", []string{"wall", "cpu"}, "`what` to compare, of "+strings.Join(names, ", "))
 	set.Float64Var(&c.Alpha, "alpha", 0.05, "`p-value` of the Mann-Whitney test below which a difference is one")
 	set.Float64Var(&c.Threshold, "threshold", 0.05, "`fraction` by which a median has to be worse for a regression")
 	set.StringSliceVar(&ours, "ours", []string{"lamina*"}, "`patterns` of the systems of which a regression counts")

@@ -1,7 +1,7 @@
 // Lamina-bench measures laminafs and lamina beside those that do the same, and compares what was measured.
 //
-// Exit status: 0; 1 where a result was wrong or something became slower; 2 where it could not be done; 130 where it was
-// interrupted.
+// Exit status: 0; 1 where a result of ours was wrong or something became slower; 2 where it could not be done; 130 where it
+// was interrupted.
 package main
 
 import (

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	"github.com/laminafs/lamina/internal/endpoint"
 	"github.com/laminafs/lamina/internal/figures"
 	"github.com/laminafs/lamina/internal/metrics/metricsdoc"
+	"github.com/laminafs/lamina/internal/uniontest/allocs"
 )
 
 // sample has a value for every metric, and something in every list.
@@ -225,17 +225,10 @@ func TestScrapeIsBounded(t *testing.T) {
 		}
 		size = w.Body.Len()
 	}
-	scrape()
-	var before, after goruntime.MemStats
-	goruntime.ReadMemStats(&before)
-	const n = 5
-	for range n {
-		scrape()
-	}
-	goruntime.ReadMemStats(&after)
-	t.Logf("%d bytes of text, %d allocated", size, (after.TotalAlloc-before.TotalAlloc)/n)
+	each := allocs.PerRun(5, scrape)
+	t.Logf("%d bytes of text, %d allocated", size, each)
 	// A few times the text, which has 5,000 histograms: what was counted does not matter, nor how often it was asked.
-	if each := (after.TotalAlloc - before.TotalAlloc) / n; each > 16*uint64(size) || each > 256<<20 {
+	if each > 16*uint64(size) || each > 256<<20 {
 		t.Errorf("%d bytes are allocated for a text of %d", each, size)
 	}
 }

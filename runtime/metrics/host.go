@@ -82,6 +82,7 @@ func (h *Host) Describe(ch chan<- *prometheus.Desc) {
 func (h *Host) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapePatience)
 	defer cancel()
+	mountsOf := h.askMounts(ctx) // beside the containers, whose silence is not theirs
 	containers, err := h.src.Containers()
 	h.failure(ch, "container", err)
 	containers = bound(ch, h.leftOut, "container", containers)
@@ -97,7 +98,7 @@ func (h *Host) Collect(ch chan<- prometheus.Metric) {
 		}
 		h.container(ch, s)
 	}
-	live, err := mounts.All(ctx, h.src.Bases, true)
+	live, err := mountsOf()
 	h.failure(ch, "mount", err)
 	for _, m := range bound(ch, h.leftOut, "mount", live) {
 		of := []string{"", "", ""}
@@ -105,6 +106,21 @@ func (h *Host) Collect(ch chan<- prometheus.Metric) {
 			of = s.labels()
 		}
 		h.mounts.Collect(ch, m.Figures, append(of, m.ID)...)
+	}
+}
+
+// askMounts begins to ask all mounts; the function that it returns waits for what they say.
+func (h *Host) askMounts(ctx context.Context) func() ([]mounts.Mount, error) {
+	var all []mounts.Mount
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		all, err = mounts.All(ctx, h.src.Bases, true)
+	}()
+	return func() ([]mounts.Mount, error) {
+		<-done
+		return all, err
 	}
 }
 

@@ -24,8 +24,9 @@ const (
 	// Patience bounds what one mount is waited for.
 	Patience = time.Second
 
-	// AtOnce bounds how many are asked at the same time.
-	AtOnce = 8
+	// AtOnce bounds how many are asked at the same time. It is more than hang together as a rule: those wait out their patience
+	// before others have their turn.
+	AtOnce = 64
 )
 
 // Mount is a mount of this user, and what it has told.

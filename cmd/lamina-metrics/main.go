@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -33,10 +34,15 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := pflag.NewFlagSet("lamina-metrics", pflag.ContinueOnError)
-	root := flags.String("root", "", "of the store")
-	runDir := flags.String("runroot", "", "of the monitors' sockets")
-	listen := flags.String("listen", "", "an address")
-	if err := flags.Parse(args); err != nil {
+	root := flags.String("root", "", "the store's `directory`")
+	runDir := flags.String("runroot", "", "the `directory` of the monitors' sockets")
+	listen := flags.String("listen", "", "the `address` to serve at, unix:PATH or ADDRESS:PORT")
+	flags.Usage = func() {
+		fmt.Fprintf(os.Stderr, "Usage: lamina-metrics OPTIONS\n\nCall \"lamina metrics\", which executes it.\n\n%s", flags.FlagUsages())
+	}
+	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	address, err := endpoint.Parse(*listen)

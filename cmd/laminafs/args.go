@@ -12,7 +12,7 @@ import (
 	"github.com/laminafs/lamina/internal/mountopt"
 )
 
-const usage = `Usage: laminafs [-f] [-d] -o OPTION[,OPTION...] [SOURCE] MOUNTPOINT
+const usage = `Usage: laminafs [-f] [-d] [-s] -o OPTION[,OPTION...] [SOURCE] MOUNTPOINT
        laminafs list [--json]
 
 Mount a union of directories: lower ones, read-only, and one upper that takes the changes.

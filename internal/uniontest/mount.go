@@ -42,7 +42,7 @@ const (
 const (
 	mountLimit   = 60 * time.Second
 	unmountLimit = 60 * time.Second
-	busyLimit    = 2 * time.Second
+	busyLimit    = 20 * time.Second
 )
 
 // Mount is a System mounted over Layers.

@@ -159,7 +159,7 @@ func TestMountOnFullDisk(t *testing.T) {
 	}
 	// What was removed is on the disk until the kernel, and then the server, have let go of it.
 	err := os.Chown(l.Merged+"/low", 7, 8)
-	for end := time.Now().Add(10 * time.Second); errors.Is(err, unix.ENOSPC) && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(hangLimit); errors.Is(err, unix.ENOSPC) && time.Now().Before(end); time.Sleep(time.Millisecond) {
 		err = os.Chown(l.Merged+"/low", 7, 8)
 	}
 	must(t, err)

@@ -10,14 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/mattn/go-shellwords"
+	"github.com/spf13/pflag"
 
 	"github.com/laminafs/lamina/runtime/image"
 	"github.com/laminafs/lamina/runtime/layertar"
@@ -93,7 +93,7 @@ type CommitOptions struct {
 	Reference string   // name[:tag] for the image; empty for none
 	Author    string   // "Name <mail>"
 	Message   string   // the history's comment
-	Changes   []string // Dockerfile instructions: CMD ENTRYPOINT ENV EXPOSE LABEL ONBUILD USER VOLUME WORKDIR
+	Changes   []string // Dockerfile instructions: those of changes
 	NoPause   bool     // do not freeze a running container meanwhile
 }
 
@@ -175,23 +175,26 @@ func imageConfig(c *api.Config) (dockerspec.DockerOCIImageConfig, error) {
 	return out, err
 }
 
+// changes are the instructions that applyChange knows: Docker's.
+var changes = []string{"CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"}
+
 // applyChange applies one Dockerfile instruction to an image's configuration. inherited tells whether its command is the
 // container's still: an entry point takes that off, and leaves one that was given with it.
 //
 // Errors: ErrInvalid.
 // Source: moby builder/dockerfile/dispatchers.go, dispatchEntrypoint.
 func applyChange(c *dockerspec.DockerOCIImageConfig, change string, inherited *bool) error {
-	word, rest, _ := strings.Cut(strings.TrimSpace(change), " ")
-	rest = strings.TrimSpace(rest)
+	change = strings.TrimSpace(change)
+	word, rest := change, ""
+	if i := strings.IndexFunc(change, unicode.IsSpace); i >= 0 {
+		word, rest = change[:i], strings.TrimSpace(change[i:])
+	}
 	word = strings.ToUpper(word)
 	bad := func(format string, args ...any) error {
 		return fail(ErrInvalid, "invalid change %q: "+format, append([]any{change}, args...)...)
 	}
-	switch word {
-	case "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "ONBUILD", "USER", "VOLUME", "WORKDIR":
-	default:
-		return bad("%s is not a valid change command: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, USER, VOLUME and "+
-			"WORKDIR are", word)
+	if !slices.Contains(changes, word) {
+		return bad("%s is not a valid change command: want one of %s", word, strings.Join(changes, ", "))
 	}
 	if rest == "" {
 		return bad("%s requires at least one argument", word)
@@ -204,40 +207,110 @@ func applyChange(c *dockerspec.DockerOCIImageConfig, change string, inherited *b
 		if c.Entrypoint = shellForm(c, rest); *inherited {
 			c.Cmd = nil
 		}
-	case "ENV":
-		err = keyValues(rest, func(k, v string) { c.Env = replaceEnv(c.Env, []string{k + "=" + v}) })
-	case "LABEL":
-		err = keyValues(rest, func(k, v string) {
-			c.Labels = united(c.Labels, map[string]string{k: v})
-		})
-	case "EXPOSE":
-		for _, p := range strings.Fields(rest) {
-			var ports network.PortRange
-			if ports, err = network.ParsePortRange(p); err != nil {
-				break
-			}
-			for port := range ports.All() {
-				c.ExposedPorts = united(c.ExposedPorts, map[string]struct{}{port.String(): {}})
-			}
-		}
+	case "HEALTHCHECK":
+		c.Healthcheck, err = healthcheck(rest)
 	case "ONBUILD":
 		c.OnBuild = append(c.OnBuild, rest)
-	case "USER":
-		c.User = rest
-	case "VOLUME":
-		for _, v := range execForm(rest, strings.Fields) {
-			c.Volumes = united(c.Volumes, map[string]struct{}{v: {}})
-		}
-	case "WORKDIR":
-		if !filepath.IsAbs(rest) {
-			rest = filepath.Join("/", c.WorkingDir, rest)
-		}
-		c.WorkingDir = filepath.Clean(rest)
+	default:
+		err = applyExpanded(c, word, rest)
 	}
 	if err != nil {
 		return bad("%v", err)
 	}
 	return nil
+}
+
+// applyExpanded applies an instruction in which variables of the image's environment stand for their values.
+func applyExpanded(c *dockerspec.DockerOCIImageConfig, word, rest string) (err error) {
+	one := func(to *string) { *to, err = expandWord(rest, c.Env) }
+	switch word {
+	case "ENV":
+		env := c.Env // as it is before this instruction
+		err = keyValues(rest, env, func(k, v string) { c.Env = replaceEnv(c.Env, []string{k + "=" + v}) })
+	case "LABEL":
+		err = keyValues(rest, c.Env, func(k, v string) {
+			c.Labels = united(c.Labels, map[string]string{k: v})
+		})
+	case "EXPOSE":
+		var list []string
+		list, err = expandWords(rest, c.Env)
+		for _, p := range list {
+			ports, err := network.ParsePortRange(p)
+			if err != nil {
+				return err
+			}
+			for port := range ports.All() {
+				c.ExposedPorts = united(c.ExposedPorts, map[string]struct{}{port.String(): {}})
+			}
+		}
+	case "STOPSIGNAL":
+		if one(&c.StopSignal); err == nil {
+			_, err = parseSignal(c.StopSignal)
+		}
+	case "USER":
+		one(&c.User)
+	case "VOLUME":
+		for _, v := range execForm(rest, splitWords) {
+			if v, err = expandWord(v, c.Env); err != nil {
+				return err
+			}
+			c.Volumes = united(c.Volumes, map[string]struct{}{v: {}})
+		}
+	case "WORKDIR":
+		var dir string
+		if one(&dir); err != nil {
+			return err
+		}
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join("/", c.WorkingDir, dir)
+		}
+		c.WorkingDir = filepath.Clean(dir)
+	}
+	return err
+}
+
+// healthcheck reads "NONE", or "[--interval=DURATION ...] CMD command". The check is the image's, for who runs it.
+func healthcheck(s string) (*dockerspec.HealthcheckConfig, error) {
+	h := &dockerspec.HealthcheckConfig{}
+	set := pflag.NewFlagSet("HEALTHCHECK", pflag.ContinueOnError)
+	set.Usage = func() {} // it is no command
+	set.SetOutput(io.Discard)
+	set.SetInterspersed(false)
+	set.DurationVar(&h.Interval, "interval", 0, "")
+	set.DurationVar(&h.Timeout, "timeout", 0, "")
+	set.DurationVar(&h.StartPeriod, "start-period", 0, "")
+	set.DurationVar(&h.StartInterval, "start-interval", 0, "")
+	set.IntVar(&h.Retries, "retries", 0, "")
+	for strings.HasPrefix(s, "--") {
+		flag, rest, _ := strings.Cut(s, " ")
+		if err := set.Parse([]string{flag}); err != nil {
+			return nil, err
+		}
+		s = strings.TrimSpace(rest)
+	}
+	if h.Interval < 0 || h.Timeout < 0 || h.StartPeriod < 0 || h.StartInterval < 0 || h.Retries < 0 {
+		return nil, errors.New("a duration or a number is below 0")
+	}
+	kind, command, _ := strings.Cut(s, " ")
+	command = strings.TrimSpace(command)
+	switch strings.ToUpper(kind) {
+	case "NONE":
+		if command != "" || set.NFlag() > 0 {
+			return nil, errors.New("NONE takes no arguments")
+		}
+		h.Test = []string{"NONE"}
+	case "CMD":
+		if command == "" {
+			return nil, errors.New("missing command after CMD")
+		}
+		h.Test = []string{"CMD-SHELL", command}
+		if list := execForm(command, func(string) []string { return nil }); list != nil {
+			h.Test = append([]string{"CMD"}, list...)
+		}
+	default:
+		return nil, fmt.Errorf("unknown type %q (try CMD)", kind)
+	}
+	return h, nil
 }
 
 // execForm reads a JSON array of strings; anything else is read by other.
@@ -260,24 +333,29 @@ func shellForm(c *dockerspec.DockerOCIImageConfig, s string) []string {
 	})
 }
 
-// keyValues reads "KEY=VALUE ..." with shell quotes, or Docker's old "KEY VALUE".
-func keyValues(s string, set func(k, v string)) error {
-	words, err := shellwords.Parse(s)
-	if err != nil {
-		return err
-	}
+// keyValues reads "KEY=VALUE ...", or Docker's old "KEY VALUE", with the variables of env.
+func keyValues(s string, env []string, set func(k, v string)) error {
+	words := splitWords(s)
 	if len(words) > 0 && !strings.Contains(words[0], "=") {
-		key, value, ok := strings.Cut(s, " ")
-		if !ok {
-			return fmt.Errorf("%s must have a value", key)
+		if len(words) < 2 {
+			return fmt.Errorf("%s must have a value", s)
 		}
-		set(key, strings.TrimSpace(value))
-		return nil
+		words = []string{words[0] + "=" + strings.TrimSpace(strings.TrimPrefix(s, words[0]))}
 	}
 	for _, w := range words {
 		k, v, ok := strings.Cut(w, "=")
-		if !ok || k == "" {
+		if !ok {
 			return fmt.Errorf("syntax error: can't find = in %q", w)
+		}
+		k, err := expandWord(k, env)
+		if err == nil {
+			v, err = expandWord(v, env)
+		}
+		if err != nil {
+			return err
+		}
+		if k == "" {
+			return fmt.Errorf("syntax error: no name in %q", w)
 		}
 		set(k, v)
 	}

@@ -319,15 +319,19 @@ func TestApplyChange(t *testing.T) {
 	for _, s := range []string{
 		`CMD ["a", "b c"]`, "ENV A=2 B='x y'", "ENV C old form", "EXPOSE 80 90-91/udp", `LABEL k="v w"`, "USER u:g",
 		"VOLUME /a /b", `VOLUME ["/c d"]`, "WORKDIR sub", "ONBUILD RUN x",
+		"LABEL url=http://x/?a=1&b=2 list=a;b|c<d>(e)", "ENV D=$A-${A}-$B E='$A' F=\"$B\"", "LABEL\tof=$A", "STOPSIGNAL INT",
+		"HEALTHCHECK --interval=5s --retries=3 CMD curl -f http://x/?a&b",
 	} {
 		if err := applyChange(&c, s, &inherited); err != nil {
 			t.Errorf("%s: %v", s, err)
 		}
 	}
-	if !slices.Equal(c.Cmd, []string{"a", "b c"}) || !slices.Equal(c.Env, []string{"A=2", "B=x y", "C=old form"}) ||
+	if !slices.Equal(c.Cmd, []string{"a", "b c"}) || !slices.Equal(c.Env, []string{"A=2", "B=x y", "C=old form", "D=2-2-x y", "E=$A", "F=x y"}) ||
 		!slices.Equal(sortedKeys(c.ExposedPorts), []string{"80/tcp", "90/udp", "91/udp"}) || c.Labels["k"] != "v w" ||
 		c.User != "u:g" || !slices.Equal(sortedKeys(c.Volumes), []string{"/a", "/b", "/c d"}) || c.WorkingDir != "/w/sub" ||
-		!slices.Equal(c.OnBuild, []string{"RUN x"}) {
+		!slices.Equal(c.OnBuild, []string{"RUN x"}) || c.Labels["url"] != "http://x/?a=1&b=2" || c.Labels["list"] != "a;b|c<d>(e)" ||
+		c.Labels["of"] != "2" || c.StopSignal != "INT" || c.Healthcheck.Interval != 5*time.Second || c.Healthcheck.Retries != 3 ||
+		!slices.Equal(c.Healthcheck.Test, []string{"CMD-SHELL", "curl -f http://x/?a&b"}) {
 		t.Errorf("%+v", c)
 	}
 	for _, tt := range []struct {
@@ -345,9 +349,31 @@ func TestApplyChange(t *testing.T) {
 			t.Errorf("%s: %q, %q, %v", tt.name, c.Entrypoint, c.Cmd, err)
 		}
 	}
-	for _, s := range []string{"RUN x", "CMD", "ENV A", "EXPOSE x", ""} {
+	for _, s := range []string{"RUN x", "CMD", "ENV A", "EXPOSE x", "", "STOPSIGNAL none", "HEALTHCHECK x", "HEALTHCHECK CMD", "HEALTHCHECK NONE x",
+		"HEALTHCHECK --interval=x CMD x", `ENV A="x`, "ENV A='x", "ENV A=${A", "LABEL a=b c", "ENV =b"} {
 		if err := applyChange(&c, s, &inherited); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
+// TestExpandWord has the rules of buildkit's lexer.
+func TestExpandWord(t *testing.T) {
+	env := []string{"A=old", "A=a b", "EMPTY=", "ÄÖ=uml"}
+	for _, tt := range []struct{ in, want string }{
+		{"", ""}, {"x", "x"}, {"$A", "a b"}, {"${A}x", "a bx"}, {"$Ax", ""}, {"$", "$"}, {"a$", "a$"}, {"$12a", "a"}, {"$$x", "x"}, {"$.", "$."}, {"$ÄÖ-", "uml-"},
+		{`\$A`, "$A"}, {`'$A'`, "$A"}, {`"$A"`, "a b"}, {`"\$A \" \\ \n"`, `$A " \ \n`}, {`a\b\`, "ab"}, {`'a'"b"c`, "abc"},
+		{"${NONE:-x}", "x"}, {"${NONE-x}", "x"}, {"${EMPTY:-x}", "x"}, {"${EMPTY-x}", ""}, {"${A:-x}", "a b"}, {"${A:+x}", "x"},
+		{"${NONE:+x}", ""}, {"${EMPTY+x}", "x"}, {"${EMPTY:+x}", ""}, {"${A:?no}", "a b"}, {"${NONE:-$A}", "a b"}, {"${NONE:-${NONE-y}}z", "yz"},
+		{"\xff$A", "\xffa b"}, {"a#b;c&d", "a#b;c&d"},
+	} {
+		if got, err := expandWord(tt.in, env); err != nil || got != tt.want {
+			t.Errorf("%q: %q, %v; want %q", tt.in, got, err, tt.want)
+		}
+	}
+	for _, in := range []string{"${", "${}", "${A", "${A:", "${NONE:?no}", "${NONE?no}", "${A!x}", "'", `"`, `"${A`, "${A:-'}"} {
+		if got, err := expandWord(in, env); err == nil {
+			t.Errorf("%q: %q", in, got)
 		}
 	}
 }

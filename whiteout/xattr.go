@@ -84,12 +84,16 @@ type Marks struct {
 }
 
 // ReadMarks reads the marks among the attribute names of the directory. names is what XattrNames returned for it,
-// so that a directory with none costs one system call.
+// so that a directory with none costs one system call. Where both namespaces have something to say, the trusted one does.
 //
 // Errors: those of getxattr(2), and ErrBadRedirect.
 func ReadMarks(dir sys.At, names []string) (Marks, error) {
 	var m Marks
+	kernels := slices.ContainsFunc(names, isKernels)
 	for _, attr := range names {
+		if kernels && strings.HasPrefix(attr, userOverlay) {
+			continue
+		}
 		switch attr {
 		case trustedOverlay + "opaque", userOverlay + "opaque", fuseOverlayfs + "opaque":
 			v, err := sys.XattrValue(dir, attr)
@@ -113,6 +117,14 @@ func ReadMarks(dir sys.At, names []string) (Marks, error) {
 		}
 	}
 	return m, nil
+}
+
+// isKernels reports whether an attribute is one that kernel overlayfs keeps for itself when it is mounted without userxattr, of
+// which it has some on all that it copies up. Attributes of the user namespace are then data to it: it copies those up with
+// the rest, and what they say of the directory that they come from is not true of the copy.
+func isKernels(attr string) bool {
+	rest, ok := strings.CutPrefix(attr, trustedOverlay)
+	return ok && !strings.HasPrefix(rest, nested) && rest != originName
 }
 
 // ErrBadRedirect is returned when a redirect names no place in a layer.

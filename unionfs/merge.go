@@ -136,9 +136,15 @@ func (fs *FS) ownMarks(d *dir, at sys.At) (m whiteout.Marks, err error) {
 //
 // The path is followed in each layer by itself, as kernel overlayfs does (overlayfs.rst, "redirect_dir"): a
 // whiteout, or something that is no directory, ends the search, an opaque directory ends it after its layer, and a
-// redirect met on the way changes the path for the layers further down.
+// redirect met on the way changes the path for the layers further down; one from the root, whatever is above it.
 func (fs *FS) redirected(d *dir, path string) ([]*dir, error) {
-	base, err := fs.below(d.where.Load().parent)
+	parent := d.where.Load().parent
+	if !strings.HasPrefix(path, "/") {
+		if severed, err := fs.severed(parent); err != nil || severed {
+			return nil, err
+		}
+	}
+	base, err := fs.below(parent)
 	if err != nil {
 		return nil, err
 	}
@@ -194,9 +200,9 @@ func (fs *FS) walkLayer(l *layer, parts []string) (walked, error) {
 		case err != nil:
 			return walked{}, err
 		}
-		w.last = w.last || hides
 		w.dir = newDir(l, w.dir, name)
 		if i == len(parts)-1 {
+			w.last = w.last || hides
 			w.parts = append(w.parts, name)
 			break // mergeDir reads its marks
 		}
@@ -205,10 +211,40 @@ func (fs *FS) walkLayer(l *layer, parts []string) (walked, error) {
 			return walked{}, err
 		}
 		fs.fds.forget(&w.dir.fd) // on the way only: opened again when somebody passes
-		w.last = w.last || m.Opaque
+		w.last = w.last && !fromRoot(m) || m.Opaque || hides && m.Redirect == ""
 		w.parts = below(w.parts, name, m)
 	}
 	return w, nil
+}
+
+// fromRoot reports whether the directory with these marks has its part in lower layers wherever it is itself.
+func fromRoot(m whiteout.Marks) bool { return !m.Opaque && strings.HasPrefix(m.Redirect, "/") }
+
+// severed reports whether lower layers have no part in what is in d by its path: d or a directory above it is opaque, or has a
+// whiteout beside it, and none in between was moved there from elsewhere.
+func (fs *FS) severed(d *dir) (bool, error) {
+	for {
+		m, err := fs.readMarks(d)
+		if err != nil || m.Opaque {
+			return true, err
+		}
+		at := d.where.Load()
+		if at == nil || fromRoot(m) {
+			return false, nil
+		}
+		if m.Redirect == "" {
+			fd, err := fs.openDir(at.parent)
+			if err != nil {
+				return true, err
+			}
+			hides := whiteout.HasFile(fd, at.name)
+			fs.releaseDir(at.parent)
+			if hides {
+				return true, nil
+			}
+		}
+		d = at.parent
+	}
 }
 
 // below returns where the directory d is to be looked for in the layers below its own.
@@ -414,7 +450,7 @@ func (m *merger) entry(d *dir, de sys.Dirent) {
 		m.x.setType(e, de.Type)
 		e.layer, e.ino = layer, de.Ino
 		if layer != 0 {
-			e.flags |= inLower | lowerKnown | inoKnown
+			e.flags |= inLower | lowerKnown
 		}
 		return
 	}

@@ -123,26 +123,16 @@ func (s *dataSearch) run(d *dir, name, redirect string) error {
 
 // hidden reports whether the layer of d lets nothing of lower layers show through under the name.
 func (s *dataSearch) hidden(d *dir, name string) (bool, error) {
-	for {
-		m, err := s.fs.readMarks(d)
-		if err != nil || m.Opaque {
-			return true, err
-		}
-		fd, err := s.fs.openDir(d)
-		if err != nil {
-			return true, err
-		}
-		hides := whiteout.HasFile(fd, name)
-		s.fs.releaseDir(d)
-		at := d.where.Load()
-		if hides || at == nil {
-			return hides, nil
-		}
-		if strings.HasPrefix(m.Redirect, "/") {
-			return false, nil // what is above it is of no concern
-		}
-		d, name = at.parent, at.name
+	fd, err := s.fs.openDir(d)
+	if err != nil {
+		return true, err
 	}
+	hides := whiteout.HasFile(fd, name)
+	s.fs.releaseDir(d)
+	if hides {
+		return true, nil
+	}
+	return s.fs.severed(d)
 }
 
 // look looks into the layer l, and says whether the search ends there.
@@ -173,7 +163,7 @@ func (s *dataSearch) look(l *layer) (last bool, err error) {
 	defer s.fs.releaseDir(w.dir)
 	at := sys.At{Dirfd: fd, Name: name}
 	redirect, err := s.open(at)
-	last = w.last || m.Opaque || whiteout.HasFile(fd, name)
+	last = w.last && !fromRoot(m) || m.Opaque || whiteout.HasFile(fd, name)
 	switch {
 	case err == unix.ENOENT:
 		s.parts = redirectTo(next, name)

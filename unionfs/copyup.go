@@ -3,6 +3,7 @@ package unionfs
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/laminafs/lamina/copyup"
@@ -166,7 +167,8 @@ func (fs *FS) stageCopy(n *node, limit int64) (c copyup.Copy, err error) {
 			if n.dir == nil && st.Nlink > 1 && fs.cfg.NoIndex {
 				return nil // one of several names, which goes its own way from here: an object of its own
 			}
-			return fs.setOrigin(at, ino, whiteout.Origin{Device: l.device, Ino: st.Ino}, fs.readable(meta.Mode))
+			from := fs.originIn(l, &st)
+			return fs.setOrigin(at, ino, whiteout.Origin{Device: from.device, Ino: from.ino}, fs.readable(meta.Mode))
 		},
 	}
 	return fs.stage.Object(src, meta, opt)
@@ -535,11 +537,19 @@ func (fs *FS) makePure(n *node) error {
 		return err
 	}
 	return fs.eachChild(n, func(c *node) error {
-		if c.dir == nil || c.pure() {
+		if c.dir == nil || c.pure() || c.movedByRedirect() {
 			return nil
 		}
 		return fs.makePure(c)
 	})
+}
+
+// movedByRedirect reports whether the directory has its lowers wherever it is itself. It may have come meanwhile, with content
+// that only these have.
+func (n *node) movedByRedirect() bool {
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	return strings.HasPrefix(n.dir.redirect, "/")
 }
 
 func (fs *FS) cutOff(n *node) error {
@@ -620,7 +630,8 @@ func (fs *FS) keepIno(n *node) error {
 	if err != nil {
 		return err
 	}
-	return fs.setOrigin(at, st.Ino, whiteout.Origin{Device: low.layer.device, Ino: lst.Ino}, fs.readable(st.Mode))
+	from := fs.originIn(low.layer, &lst)
+	return fs.setOrigin(at, st.Ino, whiteout.Origin{Device: from.device, Ino: from.ino}, fs.readable(st.Mode))
 }
 
 // keepTimes puts the times of the directory open as fd back: marks that come and go in it are no change to what

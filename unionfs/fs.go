@@ -3,6 +3,7 @@ package unionfs
 import (
 	"fmt"
 	"log"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ type FS struct {
 	layers   []*layer // by index; [0] is nil in a read-only union
 	upper    *layer   // layers[0]
 	devices  []uint64 // st_dev by device number
+	foreign  sync.Map // st_dev -> uint64, of what lies on no layer's device (ino.go)
 	work     workdir
 	upperFd  int // holds the lock on the upper
 	stage    *copyup.Stager

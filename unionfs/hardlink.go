@@ -26,13 +26,13 @@ type hardlinks struct {
 	fs *FS
 
 	mu      sync.Mutex
-	upper   map[uint64]*node  // by st_ino in the upper
+	upper   map[uint64]*node  // by st_ino in the upper, or what identity makes of it
 	lower   map[lowerID]*node // by identity in the lower
 	records map[lowerID]*hardlink
 	origins map[uint64]originRecord // by st_ino in the upper
 }
 
-// lowerID identifies an object among all lower layers.
+// lowerID identifies an object among all lower layers (FS.identity).
 type lowerID struct {
 	device int
 	ino    uint64
@@ -233,7 +233,7 @@ func birth(at sys.At) int64 {
 // is none yet, fresh becomes it.
 func (h *hardlinks) findLower(l *layer, at sys.At, st *unix.Stat_t, fresh *node) *node {
 	name := at.Name
-	id := lowerID{l.device, st.Ino}
+	id := h.fs.identity(l, st)
 	born := birth(at)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -262,16 +262,17 @@ func (h *hardlinks) findLower(l *layer, at sys.At, st *unix.Stat_t, fresh *node)
 // findUpper returns the node of an upper object that has several links, with a reference taken. origin is what it
 // was copied up from, if so. Where there is no node yet, fresh becomes it.
 func (h *hardlinks) findUpper(st *unix.Stat_t, origin *whiteout.Origin, fresh *node) *node {
+	number := h.fs.identity(h.fs.upper, st).ino
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := h.upper[st.Ino]; n != nil {
+	if n := h.upper[number]; n != nil {
 		n.lookups.Add(1)
 		return n
 	}
-	h.upper[st.Ino], fresh.own().linked = fresh, st.Ino
+	h.upper[number], fresh.own().linked = fresh, number
 	if origin != nil {
 		id := lowerID{origin.Device, origin.Ino}
-		if r := h.records[id]; r != nil && r.up && r.ino == st.Ino {
+		if r := h.records[id]; r != nil && r.up && r.ino == number {
 			if !r.known {
 				r.nlink, r.known = int64(st.Nlink)-1, true // one link is the index's own
 			}

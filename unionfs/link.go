@@ -93,7 +93,7 @@ func (fs *FS) link(n, p *node, name string) error {
 		return nil
 	}
 	if st, err := sys.Stat(from); err == nil {
-		fs.links.joined(n, st.Ino)
+		fs.links.joined(n, fs.identity(fs.upper, &st).ino)
 	}
 	return nil
 }

@@ -110,13 +110,17 @@ func (fs *FS) readIndex(n *node) (x *index, unlock func(), err error) {
 			return x, n.dir.mu.RUnlock, nil
 		}
 		n.dir.mu.RUnlock()
-		n.dir.mu.Lock()
-		err := fs.fill(n)
-		n.dir.mu.Unlock()
-		if err != nil {
+		if err := fs.fillAlone(n); err != nil {
 			return nil, nil, err
 		}
 	}
+}
+
+// fillAlone is fill that takes the lock.
+func (fs *FS) fillAlone(n *node) error {
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	return fs.fill(n)
 }
 
 // entryNode returns the node of an entry with a reference taken, and makes it where the kernel did not know it.
@@ -157,6 +161,7 @@ func (fs *FS) makeNode(p *node, e *entry) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	fs.meet(d.layer, at, st.Dev)
 	n := &node{}
 	n.ino.Store(fs.inoOf(d.layer, &st))
 	n.lookups.Store(1)
@@ -264,6 +269,7 @@ func (fs *FS) makeDirNode(n, p *node, e *entry, d *dir, at sys.At, st *unix.Stat
 			low := n.dir.lowers[0]
 			if fd, err := fs.openDir(low); err == nil {
 				if lst, err := sys.Stat(sys.Fd(fd)); err == nil {
+					fs.meet(low.layer, sys.Fd(fd), lst.Dev)
 					n.ino.Store(fs.inoOf(low.layer, &lst))
 				}
 				fs.releaseDir(low)

@@ -76,8 +76,15 @@ func (t *treeWriter) children(fd int, prefix string) error {
 	return nil
 }
 
+// maxName is the length in bytes of the longest name in a tar: PATH_MAX, less the NUL. A container can nest directories
+// without end, and each holds the name of all that it is in.
+const maxName = 4095
+
 // add writes one object, and what is below it, as name. What has gone meanwhile is left out, and so are sockets.
 func (t *treeWriter) add(at sys.At, name string) error {
+	if len(name) > maxName {
+		return &os.PathError{Op: "copy", Path: name[:64] + "...", Err: unix.ENAMETOOLONG}
+	}
 	st, err := sys.Stat(at)
 	if err == unix.ENOENT {
 		return nil

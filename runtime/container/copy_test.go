@@ -3,13 +3,18 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // TestCopyReadOnly: what a container may only read is read and not written, whether it runs or not.
@@ -90,5 +95,29 @@ func TestCopyToLink(t *testing.T) {
 		if to, linkErr := os.Readlink(dir + "/" + link); err != nil || linkErr != nil || filepath.Base(to) != target || string(text) == "old" {
 			t.Errorf("%s here: %q", link, fmt.Sprint(string(text), err, linkErr))
 		}
+	}
+}
+
+// TestCopyDeeperThanAPath: the names of a tree that a container may well make would take any amount of memory.
+func TestCopyDeeperThanAPath(t *testing.T) {
+	top, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close(top)
+	name := strings.Repeat("n", 250)
+	at := top
+	for range 20 {
+		err := sys.Mkdir(sys.At{Dirfd: at, Name: name}, 0o755)
+		if err == nil {
+			at, err = sys.Open(sys.At{Dirfd: at, Name: name}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sys.Close(at)
+	}
+	if err := writeTree(io.Discard, top, ".", "", idShift{}); !errors.Is(err, unix.ENAMETOOLONG) || len(err.Error()) > 1000 {
+		t.Error(err)
 	}
 }

@@ -108,6 +108,9 @@ func (c *comparison) names(now, then *object, full bool) ([]string, error) {
 
 // entry compares one name.
 func (c *comparison) entry(path string, nowDir, thenDir *object, name string, full bool) error {
+	if len(path) > maxPath {
+		return fmt.Errorf("%s: %w", quote(path), unix.ENAMETOOLONG)
+	}
 	now, err := c.now.lookup(nowDir, name)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)

@@ -54,7 +54,8 @@ const (
 	// removes the tree holds as many.
 	maxDepth = 512
 
-	// maxPath is the length in bytes of the longest name: PATH_MAX, less the NUL.
+	// maxPath is the length in bytes of the longest name: PATH_MAX, less the NUL. A container can nest directories without
+	// end, and each one on the way to an entry holds the name of all that it is in.
 	maxPath = 4095
 )
 

@@ -147,6 +147,9 @@ func (p *packer) child(path string, dir *object, name string, full, opaque bool)
 		return err
 	}
 	path += name
+	if len(path) > maxPath {
+		return &EntryError{path, unix.ENAMETOOLONG}
+	}
 	o, err := p.union.lookup(dir, name)
 	if err != nil {
 		return &EntryError{path, err}

@@ -161,7 +161,7 @@ func (fs *FS) reapOne(n *node) (parents []*node) {
 	for _, d := range names {
 		s := d.parent.dir
 		if e := s.index.get(d.name); e != nil && e.node == n {
-			e.node = nil
+			e.node, e.ino = nil, n.ino.Load()
 			s.kids--
 		}
 		if s.kids == 0 && d.parent.lookups.Load() == 0 {

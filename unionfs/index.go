@@ -35,7 +35,7 @@ type index struct {
 type entry struct {
 	name  string
 	node  *node  // nil while the kernel does not know it
-	ino   uint64 // d_ino as the layer's readdir gave it
+	ino   uint64 // d_ino as the layer's readdir gave it; with inoKnown, as it is shown
 	merge uint32 // position + 1 in index.merges: the further layers with a directory of this name
 	layer uint16 // topmost layer that holds it; meaningless where node is set and has an upper
 	typ   uint8  // DT_*; typeGone, typeVacant
@@ -59,7 +59,7 @@ const (
 	// whNode: the upper holds a whiteout that is itself called NAME, device or marked file.
 	whNode
 
-	// inoKnown: ino is final. Else, for an object in the upper, it may have been copied up from another number.
+	// inoKnown: ino is the number shown, not the layer's.
 	inoKnown
 
 	// noMerge and lowerKnown are of use while an index is filled: directories further down are not merged into this

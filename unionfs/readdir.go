@@ -67,14 +67,11 @@ func (fs *FS) entryIno(p *node, e *entry) uint64 {
 		return e.node.ino.Load()
 	}
 	d := p.source(e.layer)
-	if d == nil {
+	if d == nil || e.flags&inoKnown != 0 {
 		return e.ino
 	}
-	if e.flags&inoKnown != 0 && e.layer != 0 && e.typ != unix.DT_DIR {
+	if e.layer != 0 && e.typ != unix.DT_DIR {
 		return fs.number(d.layer.device, e.ino)
-	}
-	if e.flags&inoKnown != 0 && e.layer == 0 {
-		return e.ino
 	}
 	// In the upper, or a directory (which may be a mount point, or merged): look closer.
 	fd, err := fs.openDir(d)

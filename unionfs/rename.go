@@ -318,6 +318,13 @@ func (r *renaming) unname(n *node, lower string, hidden bool) (undo func(), err 
 	if !hidden && redirect == "" {
 		return nothing, nil
 	}
+	if !opaque {
+		m, err := fs.readMarks(n.dir.upper)
+		if err != nil {
+			return nothing, err
+		}
+		opaque = m.Opaque // it was so before: undo leaves it
+	}
 	// All of it is in the upper. A redirect must not lead to something else from its new place.
 	defer keepTimes(fd)()
 	if err := whiteout.SetOpaque(fd, fs.format); err != nil {
@@ -388,13 +395,15 @@ func (fs *FS) lowerPath(p, n *node, name string) string {
 		return ""
 	}
 	n.loc.RLock()
-	whole := n.dir.whole
-	if n.dir.redirect != "" {
-		name = n.dir.redirect // another name in the same parent
-	}
+	redirect, whole := n.dir.redirect, n.dir.whole
 	n.loc.RUnlock()
-	if whole {
+	switch {
+	case strings.HasPrefix(redirect, "/"):
+		return redirect
+	case whole:
 		return ""
+	case redirect != "":
+		name = redirect // another name in the same parent
 	}
 	path := "/" + name
 	for p != fs.root {
@@ -519,6 +528,7 @@ func (r *renaming) clearTarget(flags entryFlags) (err error) {
 			return err
 		}
 	}
+	r.e2.merge = 0 // also where it is not replaced after all
 	if r.dst.dir.redirect != "" {
 		fd, _ := fs.fds.acquire(&r.dst.dir.upper.fd)
 		err = whiteout.ClearRedirect(sys.Fd(fd))

@@ -268,3 +268,41 @@ func TestFailedRenameKeepsWhatOthersDid(t *testing.T) {
 		})
 	}
 }
+
+// A rename that failed took the opaque mark from a directory that had one before: what was deleted showed again after a
+// remount.
+func TestFailedRenameKeepsOpaqueDir(t *testing.T) {
+	for _, format := range []string{"wh", "overlay"} {
+		for _, flags := range []uint{0, unix.RENAME_EXCHANGE} {
+			t.Run(fmt.Sprintf("%s/%d", format, flags), func(t *testing.T) {
+				l := newLayers(t)
+				for _, name := range []string{"d", "e"} {
+					must(t, os.Mkdir(l.Lowers[0]+"/"+name, 0o755))
+					write(t, l.Lowers[0]+"/"+name+"/deleted", "")
+				}
+				m := uniontest.Start(t, uniontest.Laminafs, l, "whiteout="+format)
+				for _, name := range []string{"d", "e"} {
+					must(t, os.RemoveAll(l.Merged+"/"+name))
+				}
+				must(t, os.Mkdir(l.Merged+"/d", 0o755))
+				if flags != 0 {
+					must(t, os.Mkdir(l.Merged+"/e", 0o755))
+				}
+				err := armed(t, "unionfs.rename.prepared=EIO", func() error {
+					return unix.Renameat2(unix.AT_FDCWD, l.Merged+"/d", unix.AT_FDCWD, l.Merged+"/e", flags)
+				})
+				if !errors.Is(err, unix.EIO) {
+					t.Fatalf("rename: %v", err)
+				}
+				for range 2 {
+					for _, name := range []string{"d", "e"} {
+						if _, err := os.Lstat(l.Merged + "/" + name + "/deleted"); !errors.Is(err, unix.ENOENT) {
+							t.Errorf("%s/deleted: %v", name, err)
+						}
+					}
+					m.Remount()
+				}
+			})
+		}
+	}
+}

@@ -48,6 +48,9 @@ func (fs *FS) openDir(d *dir) (int, error) {
 	}
 	fd, err := fs.openPlace(d, unix.O_PATH)
 	if err != nil {
+		if fd, ok := fs.fds.acquire(&d.fd); ok {
+			return fd, nil // who is about to move it holds it open, and has moved it by now
+		}
 		return -1, err
 	}
 	return fs.fds.install(&d.fd, fd), nil

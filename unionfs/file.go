@@ -114,7 +114,11 @@ func (fs *FS) openNode(n *node, flags int) (fd, got int, err error) {
 	}
 	defer release()
 	if !n.up {
-		fd, err = sys.OpenNoAtime(at, unix.O_RDONLY)
+		// Whatever was put in its place does not make us wait, as a fifo would.
+		fd, err = sys.OpenNoAtime(at, unix.O_RDONLY|unix.O_NONBLOCK)
+		if err == unix.EWOULDBLOCK {
+			fd, err = sys.OpenNoAtime(at, unix.O_RDONLY) // somebody has a lease on it (fcntl(2))
+		}
 		if err != nil {
 			return -1, 0, err
 		}
@@ -204,6 +208,9 @@ func (fs *FS) read(n *node, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.
 		k, err := unix.Pread(d.fd, buf[got:], int64(in.Offset)+int64(got))
 		if err == unix.EINTR {
 			continue
+		}
+		if err == unix.ESPIPE {
+			err = unix.EIO // somebody has put a fifo in the place of a lower file
 		}
 		if err != nil {
 			return nil, fs.status("read", err)

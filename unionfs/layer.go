@@ -69,8 +69,11 @@ func privateMount(fd int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME,
-		Propagation: unix.MS_PRIVATE} // what is mounted in the layer later stays out of it
+	// No device is to be opened there, and what is mounted in the layer later stays out of it.
+	attr := unix.MountAttr{
+		Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOATIME | unix.MOUNT_ATTR_NODEV, Attr_clr: unix.MOUNT_ATTR__ATIME,
+		Propagation: unix.MS_PRIVATE,
+	}
 	if err := unix.MountSetattr(clone, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		sys.Close(clone)
 		return -1, err

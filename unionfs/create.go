@@ -223,7 +223,9 @@ func (fs *FS) makeObject(a sys.At, m maker, flags entryFlags) (made, error) {
 	meta, over := fs.plan(m.uid, m.gid, m.mode, uint64(m.rdev))
 	isDir := m.mode&unix.S_IFMT == unix.S_IFDIR
 	opaque := isDir && flags&inLower != 0
-	inPlace := over == nil && meta.UID == fs.euid && meta.GID == m.group && flags&whNode == 0 && !opaque &&
+	// mkdir(2) leaves it to the parent's inode, which may not have the bit that is shown.
+	setGID := isDir && m.mode&unix.S_ISGID != 0 && fs.upper.override != ""
+	inPlace := over == nil && meta.UID == fs.euid && meta.GID == m.group && flags&whNode == 0 && !opaque && !setGID &&
 		!m.disown // in the staging directory nothing is inherited
 	if inPlace {
 		r := made{fd: -1}

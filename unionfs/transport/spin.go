@@ -33,7 +33,7 @@ type spinner struct {
 
 const (
 	spinFor    = 50 * time.Microsecond // docs/TRANSPORT.md has what was measured
-	spinLook   = 2 * time.Millisecond // how long idle's answer is good for: it takes some 2 us to ask
+	spinLook   = 2 * time.Millisecond  // how long idle's answer is good for: it takes some 2 us to ask
 	spinMisses = 4
 	spinPause  = 8
 )

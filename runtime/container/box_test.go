@@ -25,7 +25,7 @@ type box struct {
 	env     []string // of the commands, added
 }
 
-// limit bounds one command, which takes some tenths of a second: one that hangs is to say so.
+// limit bounds one command, and what others are waited for: that takes some tenths of a second, and on a busy machine seconds.
 const limit = time.Minute
 
 // binDir is where the programs are built that the tests run; TestMain removes it.
@@ -124,7 +124,7 @@ func (b *box) outside(args ...string) *exec.Cmd {
 // nothingLeft fails for processes of ours that still run: monitors and union mounts of this root.
 func (b *box) nothingLeft() {
 	b.t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(limit)
 	for {
 		left := b.processes()
 		if len(left) == 0 {
@@ -167,7 +167,7 @@ func (b *box) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, exe)
 	cmd.Env = append(os.Environ(), b.env...)
 	cmd.Args = append([]string{commandArg0, b.root, fs}, args...)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = limit // for who holds its output when it has ended
 	return cmd
 }
 
@@ -282,7 +282,7 @@ func (b *box) inspect(id string) api.InspectResponse {
 // eventually waits for something that another process does.
 func eventually(t testing.TB, what string, fn func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !fn(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); !fn(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it does not come that %s", what)
 		}

@@ -93,8 +93,12 @@ func TestExec(t *testing.T) {
 		_, _, code := b.exec(id, "test", "-e", "/made")
 		return code == 0
 	})
-	top := decode[api.TopResponse](t, b.must("top", id))
-	if len(top.Processes) != 1 || !slices.Contains(top.Processes[0], "sleep 1000") {
+	var top api.TopResponse
+	eventually(t, "the detached one has ended", func() bool {
+		top = decode[api.TopResponse](t, b.must("top", id))
+		return len(top.Processes) == 1
+	})
+	if !slices.Contains(top.Processes[0], "sleep 1000") {
 		t.Errorf("top %+v", top)
 	}
 	stats := decode[api.StatsResponse](t, b.must("stats", id))

@@ -60,23 +60,23 @@ func (l *loop) spin() {
 	}
 }
 
-// spin waits for a request for spinFor at most, if it is worth it, and tells whether there is one.
-func (s *spinner) spin() bool {
+// spin waits for a request for spinFor at most, if it is worth it.
+func (s *spinner) spin() {
 	if s.pause > 0 {
 		s.pause--
-		return false
+		return
 	}
 	began := s.now()
 	if began.Sub(s.looked) >= spinLook {
 		s.looked, s.allowed = began, s.idle()
 	}
 	if !s.allowed {
-		return false
+		return
 	}
 	for {
 		if s.ready() {
 			s.misses = 0
-			return true
+			return
 		}
 		if s.now().Sub(began) >= spinFor {
 			break
@@ -85,7 +85,6 @@ func (s *spinner) spin() bool {
 	if s.misses++; s.misses >= spinMisses {
 		s.misses, s.pause = 0, spinPause
 	}
-	return false
 }
 
 // anyIdle tells whether no more threads want to run than this process may use processors; loadavg is open on

@@ -34,8 +34,8 @@ func newFakeSpin() *fakeSpin {
 // wait spins for a request that is there at the look after, and tells how often it looked.
 func (f *fakeSpin) wait(after int) (polls int, found bool) {
 	f.polls, f.after = 0, after
-	found = f.spin()
-	return f.polls, found
+	f.spin()
+	return f.polls, f.after == 0
 }
 
 // It looks until there is a request, and no longer than spinFor.

@@ -99,14 +99,18 @@ func (c *Container) tryRemoveDamaged(volumes bool) error {
 	return c.s.sweepLocked(c.r.ID)
 }
 
-// killDamaged kills what a dead monitor has left running: what the state names, and where that cannot be read what is in
-// the container's cgroup.
+// killDamaged kills what a dead monitor has left running: what the state names, and where that cannot be read, or tells of
+// another boot, as when it is gone, what is in the cgroup that bears the container's ID.
 func (c *Container) killDamaged() error {
 	st, err := readState(c.dir())
-	if err != nil {
+	if err == nil && st.Boot == bootID() {
+		err = killLeft(c.r.ID, c.dir())
+	} else {
 		st = &state{}
-	} else if err := killLeft(c.r.ID, c.dir()); err != nil {
+		err = killGroup(c.r.ID, nil)
+	}
+	if err != nil {
 		return err
 	}
-	return errors.Join(killGroup(c.r.ID, st.Cgroup), removeGroup(c.r.ID, st.Cgroup))
+	return removeGroup(c.r.ID, st.Cgroup)
 }

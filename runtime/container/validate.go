@@ -313,50 +313,51 @@ func knownCapabilities() map[string]bool {
 	return m
 }
 
-// wantsAll tells whether --cap-add has "ALL".
-func wantsAll(add []string) bool {
-	return slices.ContainsFunc(add, func(c string) bool { return strings.EqualFold(c, "ALL") })
+// wantsAll tells whether --cap-add, or --cap-drop, has "ALL".
+func wantsAll(list []string) bool {
+	return slices.ContainsFunc(list, isAll)
 }
+
+func isAll(capability string) bool { return strings.EqualFold(capability, "ALL") }
 
 // capabilities is what a container has: Docker's default with add and drop applied by its rules (oci/caps): "ALL" in
 // either, drops before adds. "ALL" that are added are those held.
 func capabilities(add, drop, held []string) ([]string, error) {
 	known := knownCapabilities()
-	normal := func(flag string, list []string) (all bool, names []string, err error) {
+	normal := func(flag string, list []string) (names []string, err error) { // but "ALL"
 		for _, c := range list {
-			c = strings.ToUpper(c)
-			if c == "ALL" {
-				all = true
+			if isAll(c) {
 				continue
 			}
+			c = strings.ToUpper(c)
 			if !strings.HasPrefix(c, "CAP_") {
 				c = "CAP_" + c
 			}
 			if !known[c] {
-				return false, nil, fail(ErrInvalid, "invalid %s: unknown capability: %q", flag, c)
+				return nil, fail(ErrInvalid, "invalid %s: unknown capability: %q", flag, c)
 			}
 			names = append(names, c)
 		}
-		return all, names, nil
+		return names, nil
 	}
-	addAll, added, err := normal("CapAdd", add)
+	added, err := normal("CapAdd", add)
 	if err != nil {
 		return nil, err
 	}
-	dropAll, dropped, err := normal("CapDrop", drop)
+	dropped, err := normal("CapDrop", drop)
 	if err != nil {
 		return nil, err
 	}
 	have := map[string]bool{}
 	switch {
-	case addAll:
+	case wantsAll(add):
 		for _, c := range held {
 			have[c] = true
 		}
 		for _, c := range dropped {
 			delete(have, c)
 		}
-	case dropAll:
+	case wantsAll(drop):
 	default:
 		for _, c := range defaultCapabilities {
 			have[c] = true
@@ -365,7 +366,7 @@ func capabilities(add, drop, held []string) ([]string, error) {
 			delete(have, c)
 		}
 	}
-	if !addAll {
+	if !wantsAll(add) {
 		for _, c := range added {
 			have[c] = true
 		}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -63,6 +65,7 @@ type logPosition struct {
 // caller follows.
 func (c *Container) readLogs(o LogsOptions, conf logConfig, p *logPrinter) (tail []logEntry, pos *logPosition, err error) {
 	pos = &logPosition{}
+	last := lastLines{n: o.Tail}
 	for i := conf.maxFiles - 1; i >= 0; i-- {
 		f, err := os.Open(rotated(c.logPath(), i))
 		if missing(err) {
@@ -78,8 +81,7 @@ func (c *Container) readLogs(o LogsOptions, conf logConfig, p *logPrinter) (tail
 			case o.Tail < 0:
 				return p.print(e)
 			}
-			tail = append(tail, e)
-			tail = lastLines(tail, o.Tail)
+			last.add(e)
 			return nil
 		})
 		if err != nil {
@@ -92,23 +94,43 @@ func (c *Container) readLogs(o LogsOptions, conf logConfig, p *logPrinter) (tail
 			_ = f.Close() // read-only
 		}
 	}
-	return tail, pos, nil
+	return last.entries(), pos, nil
 }
 
-// lastLines keeps the last n lines; the parts of a long line count as one.
-func lastLines(list []logEntry, n int) []logEntry {
-	lines := 0
-	for i := len(list) - 1; i >= 0; i-- {
-		whole := len(list[i].Log) > 0 && list[i].Log[len(list[i].Log)-1] == '\n'
-		if whole || i == len(list)-1 {
-			lines++
-		}
-		if lines > n {
-			return append([]logEntry(nil), list[i+1:]...)
-		}
-	}
-	return list
+// lastLines are the last n lines of those added; the parts of a long line count as one.
+type lastLines struct {
+	n     int
+	list  []logEntry
+	first int // the entries before it are dropped
+	whole int // entries from first on that end a line
 }
+
+func (l *lastLines) add(e logEntry) {
+	if l.n == 0 {
+		return
+	}
+	l.list = append(l.list, e)
+	lines := l.whole + 1
+	if e.endsLine() {
+		l.whole++
+	}
+	if lines <= l.n {
+		return
+	}
+	for !l.list[l.first].endsLine() {
+		l.first++
+	}
+	l.first++
+	l.whole--
+	if l.first > len(l.list)/2 { // as many are moved as were added since the last time
+		l.list, l.first = slices.Delete(l.list, 0, l.first), 0
+	}
+}
+
+func (l *lastLines) entries() []logEntry { return l.list[l.first:] }
+
+// endsLine tells whether the entry is not the beginning of a longer line.
+func (e *logEntry) endsLine() bool { return strings.HasSuffix(e.Log, "\n") }
 
 // readLog reads whole lines of a log from off on and returns where it stopped. A line that is just being written is
 // left for later.
@@ -252,7 +274,7 @@ func (p *logPrinter) print(e logEntry) error {
 			text = e.Time.UTC().Format(logTime) + " " + text
 		}
 	}
-	p.begun[e.Stream] = e.Log == "" || e.Log[len(e.Log)-1] != '\n'
+	p.begun[e.Stream] = !e.endsLine()
 	_, err := io.WriteString(w, text)
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -271,12 +272,39 @@ func TestLastLines(t *testing.T) {
 	list := []logEntry{{Log: "a\n"}, {Log: "b"}, {Log: "c\n"}, {Log: "d\n"}}
 	for n, want := range map[int]string{0: "", 1: "d\n", 2: "bc\nd\n", 3: "a\nbc\nd\n", 9: "a\nbc\nd\n"} {
 		got := ""
-		for _, e := range lastLines(slices.Clone(list), n) {
+		last := lastLines{n: n}
+		for _, e := range list {
+			last.add(e)
+		}
+		for _, e := range last.entries() {
 			got += e.Log
 		}
 		if got != want {
 			t.Errorf("the last %d: %q, want %q", n, got, want)
 		}
+	}
+}
+
+// TestLastLinesOfMany: what it costs to keep a line does not depend on how many are kept.
+func TestLastLinesOfMany(t *testing.T) {
+	const kept = 1000
+	last := lastLines{n: kept}
+	moved, before := 0, 0
+	for i := range 100 * kept {
+		last.add(logEntry{Log: strconv.Itoa(i) + "\n"})
+		if last.first < before {
+			moved += len(last.list)
+		}
+		before = last.first
+		if len(last.list) > 2*kept+2 {
+			t.Fatalf("%d entries are held for %d lines", len(last.list), kept)
+		}
+	}
+	if moved > 200*kept {
+		t.Errorf("%d entries were moved for %d that were added", moved, 100*kept)
+	}
+	if got := last.entries(); len(got) != kept || got[0].Log != strconv.Itoa(99*kept)+"\n" {
+		t.Errorf("%d entries from %q on", len(got), got[0].Log)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -164,7 +165,7 @@ func (p *place) make(f *fixture) error {
 // argvOf is what a command of a script executes.
 func (id identity) argvOf(dir, name string, args []string) []string {
 	// What hangs ends, and does not take the rest with it.
-	argv := append([]string{"timeout", "--foreground", "--signal=KILL", "100"}, id.argv...)
+	argv := append([]string{"timeout", "--foreground", "--signal=KILL", "300"}, id.argv...)
 	switch name {
 	case "lamina":
 		argv = append(argv, dir+"/bin/lamina")
@@ -279,6 +280,10 @@ func (p *place) clean(fatal func(...any)) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env = p.dir, append(p.env, "WORK="+p.dir)
 	out, err := cmd.CombinedOutput()
+	// A monitor, or the server of a union, may be about to end: nobody waits for those of what was --rm.
+	for end := time.Now().Add(20 * time.Second); len(p.processes()) > 0 && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
 	var left []string
 	for pid, argv := range p.processes() {
 		_ = unix.Kill(pid, unix.SIGKILL)

@@ -24,3 +24,30 @@ has() { grep -q -- "$2" "$1"; }
 gone() { ! kill -0 "$1"; }
 
 run() { lamina run --network none "$@"; }
+
+# registry: Debian's registry on loopback, for user "u" with the password "secret". Its address is in the file addr, its pid in pid.
+registry() {
+	local port
+	python3 -c 'import crypt; print("u:" + crypt.crypt("secret", crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)))' >htpasswd
+	for _ in 1 2 3 4 5; do # somebody else may take the port before it does
+		port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+		cat >registry.yml <<-Y
+			version: 0.1
+			log: {level: error}
+			storage: {filesystem: {rootdirectory: $PWD/registry}}
+			http: {addr: 127.0.0.1:$port}
+			auth: {htpasswd: {realm: test, path: $PWD/htpasswd}}
+		Y
+		docker-registry serve registry.yml >registry.log 2>&1 </dev/null &
+		echo $! >pid
+		until_ok begun $port
+		if ! gone $(cat pid) 2>/dev/null; then
+			echo 127.0.0.1:$port >addr
+			return
+		fi
+	done
+	fail "no registry: $(cat registry.log)"
+}
+
+# begun PORT: the registry answers, and not whoever has its port, or it has ended.
+begun() { gone $(cat pid) || curl -si http://127.0.0.1:$1/v2/ | grep -i docker-distribution-api-version; }

@@ -194,6 +194,51 @@ func TestRestartPolicy(t *testing.T) {
 }
 
 // TestNextDelay has Docker's waits: 100 ms, twice as long each time, a minute at most.
+// TestKillBetweenRuns: a container that is about to be restarted is one that runs, as for Docker.
+func TestKillBetweenRuns(t *testing.T) {
+	for _, sig := range []string{"KILL", "TERM"} {
+		b := newBox(t)
+		id := b.start(words("false"), host(func(h *api.HostConfig) { h.RestartPolicy.Name = api.RestartPolicyAlways }))
+		eventually(t, "it waits for a while", func() bool { return b.inspect(id).RestartCount >= 3 && b.inspect(id).State.Restarting })
+		b.must("kill", id, sig)
+		if sig == "TERM" {
+			b.must("wait", id, "not-running")
+		}
+		if st := b.inspect(id).State; st.Status != api.StateExited || st.ExitCode != 1 {
+			t.Errorf("%s: state %+v", sig, st)
+		}
+		b.nothingLeft()
+	}
+}
+
+// TestKillOfPaused: what is to end a container that is paused has it go on.
+func TestKillOfPaused(t *testing.T) {
+	b := newBox(t)
+	for _, tt := range []struct {
+		sig, stop string
+		ends      bool
+	}{{"TERM", "TERM", true}, {"USR1", "USR1", true}, {"USR1", "TERM", false}} {
+		id := b.start(script("trap 'exit 7' TERM USR1; echo ok; while :; do sleep 0.1; done"), config(func(c *api.Config) { c.StopSignal = tt.stop }))
+		eventually(t, "it is ready", func() bool { return strings.Contains(b.must("logs", id), "ok") })
+		if _, errs, code := b.try("pause", id); code != 0 {
+			if os.Geteuid() != 0 {
+				t.Skipf("needs a freezer of our own: %s", errs)
+			}
+			t.Fatalf("exit %d: %s", code, errs)
+		}
+		b.must("kill", id, tt.sig)
+		if !tt.ends {
+			if st := b.inspect(id).State; st.Status != api.StatePaused {
+				t.Errorf("%+v: %s", tt, st.Status)
+			}
+			continue
+		}
+		if code := b.must("wait", id, "not-running"); code != "7" {
+			t.Errorf("%+v: exit status %s", tt, code)
+		}
+	}
+}
+
 func TestNextDelay(t *testing.T) {
 	d := nextDelay(0, 0)
 	var all []string

@@ -267,14 +267,22 @@ func (m *monitor) running() (*run, error) {
 func (m *monitor) stopSignal() unix.Signal { return m.c.stopSignal() }
 func (m *monitor) stopTimeout() int        { return m.c.stopTimeout() }
 
-// signal sends the command a signal: kill. What is to end it ends the restarts too.
+// signal sends the command a signal: kill. What is to end it ends the restarts too, also between two runs, and has one that
+// is paused go on.
+//
+// Source: moby daemon/kill.go, killWithSignal.
 func (m *monitor) signal(sig unix.Signal) error {
+	ends := sig == unix.SIGKILL || sig == m.stopSignal()
+	if ends {
+		m.noRestart()
+	}
 	r, err := m.running()
+	if err != nil && ends {
+		<-m.over
+		return nil
+	}
 	if err != nil {
 		return err
-	}
-	if sig == unix.SIGKILL || sig == m.stopSignal() {
-		m.noRestart()
 	}
 	err = r.sandbox.Signal(sig)
 	if errors.Is(err, os.ErrProcessDone) && sig != unix.SIGKILL {
@@ -286,6 +294,10 @@ func (m *monitor) signal(sig unix.Signal) error {
 	if sig == unix.SIGKILL {
 		m.thaw(r)
 		<-m.over
+	} else if ends {
+		if err := m.unpause(); !errors.Is(err, ErrConflict) { // it need not be paused, or run any more
+			return err
+		}
 	}
 	return nil
 }

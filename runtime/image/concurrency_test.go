@@ -132,7 +132,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		rounds = 1000
 	}
 	killed := 0
-	for range rounds {
+	for round := 0; round < rounds || killed == 0 && round < 10*rounds; round++ { // took may have been measured at a bad moment
 		for _, args := range [][]string{{"load", archive}, {"rmi", "i:1"}} {
 			cmd := helperCommand(nil, append([]string{root}, args...)...)
 			if err := cmd.Start(); err != nil {
@@ -162,5 +162,5 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	if killed == 0 {
 		t.Error("no process was killed in time")
 	}
-	t.Logf("%d of %d were killed", killed, 2*rounds)
+	t.Logf("%d were killed", killed)
 }

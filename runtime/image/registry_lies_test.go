@@ -359,7 +359,7 @@ func TestDownloadsGoOn(t *testing.T) {
 	layer := layerTar(t, entry{name: "f", body: noise(5 << 20)})
 	config := imageConfig(t, "cmd", layer)
 	old := stall
-	stall = 200 * time.Millisecond
+	stall = time.Second
 	defer func() { stall = old }()
 	for _, tt := range []struct {
 		name   string

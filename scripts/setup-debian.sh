@@ -15,7 +15,7 @@ packages=(
 	fuse3 uidmap util-linux mount procps libcap2-bin acl attr strace
 	e2fsprogs xfsprogs btrfs-progs
 	fuse-overlayfs unionfs-fuse bubblewrap
-	slirp4netns passt
+	slirp4netns passt iproute2
 	git sqlite3 rsync tar zstd jq curl python3 python3-venv mmdebstrap
 	podman buildah runc busybox-static skopeo umoci docker-registry
 	prometheus

@@ -56,7 +56,7 @@ func forwarderReaches(t *testing.T, tool string) {
 			_, _ = server.WriteTo(append([]byte("answer to "), buf[:n]...), from) // the client tells
 		}
 	}()
-	c := start(t, "dial udp4 10.0.2.3:53")
+	c := start(t, "dial udp4 10.0.2.3:53 20")
 	started(t, Options{Mode: Private, Tool: tool, Pid: c.Process.Pid})
 	if got := c.say(); got != "answer to ping" {
 		t.Errorf("the forwarder says %q", got)

@@ -41,7 +41,7 @@ func helper(args []string) error {
 	}
 	switch args[0] {
 	case "dial":
-		return dial(args[1], args[2])
+		return dial(args[1], args[2], args[3])
 	case "serve":
 		return serve(args[1], args[2])
 	case "interfaces":
@@ -66,21 +66,38 @@ func connect(tool, pid string) error {
 	return nil
 }
 
-func dial(network, addr string) error {
-	c, err := net.DialTimeout(network, addr, 2*time.Second)
+// dial asks for a line, and says it. It takes so many seconds at most; a packet, which may be lost, is sent once a second.
+func dial(network, addr, seconds string) error {
+	n, err := strconv.Atoi(seconds)
+	if err != nil {
+		return err
+	}
+	limit := time.Duration(n) * time.Second
+	end := time.Now().Add(limit)
+	c, err := net.DialTimeout(network, addr, limit)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	r := bufio.NewReader(c)
+	for {
+		until := end
+		if again := time.Now().Add(time.Second); network == "udp4" && again.Before(end) {
+			until = again
+		}
+		if err := c.SetDeadline(until); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(c, "ping\n"); err != nil {
+			return err
+		}
+		line, err := r.ReadString('\n')
+		if until.Before(end) && errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		fmt.Print(line)
 		return err
 	}
-	if _, err := io.WriteString(c, "ping\n"); err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(c).ReadString('\n')
-	fmt.Print(line)
-	return err
 }
 
 // serve answers one line, or one packet, with itself and whom it came from, until it is killed.

@@ -104,8 +104,8 @@ func hostService(t *testing.T) (port string) {
 func TestHostLoopbackWhenAllowed(t *testing.T) {
 	eachTool(t, func(t *testing.T, tool string) {
 		port := hostService(t)
-		for _, allowed := range []bool{true, false} {
-			c := start(t, "dial tcp4 10.0.2.2:"+port) // waits 2 s where nobody answers
+		for allowed, seconds := range map[bool]string{true: "20", false: "2"} { // all of them where nobody answers
+			c := start(t, "dial tcp4 10.0.2.2:"+port+" "+seconds)
 			n := started(t, Options{Mode: Private, Tool: tool, Pid: c.Process.Pid, HostLoopback: allowed})
 			got := c.say()
 			if allowed && got != "echo ping" {

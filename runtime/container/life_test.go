@@ -593,6 +593,18 @@ func TestUpdate(t *testing.T) {
 	if h := b.inspect(id).HostConfig; code != 0 || h.Memory != 64<<20 {
 		t.Errorf("exit %d: %s; %d", code, errs, h.Memory)
 	}
+	// What the policy restarts has the limits of now.
+	before := b.inspect(id)
+	if err := unix.Kill(before.State.Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it runs again", func() bool {
+		i := b.inspect(id)
+		return i.State.Status == api.StateRunning && i.RestartCount > before.RestartCount
+	})
+	if stats := decode[api.StatsResponse](t, b.must("stats", id)); stats.MemoryStats.Limit != 64<<20 {
+		t.Errorf("the limit behind a restart: %d", stats.MemoryStats.Limit)
+	}
 }
 
 func TestOOMKilled(t *testing.T) {

@@ -65,6 +65,7 @@ type monitor struct {
 	canceled  chan struct{} // closed with manual
 	lastStats *api.StatsResponse
 	policy    api.RestartPolicy
+	limits    api.Resources // of the next run: update changes them
 }
 
 // run is one life of the container's command.
@@ -121,6 +122,7 @@ func monitorMain(args []string) int {
 	}
 	m := &monitor{
 		c: c, root: -1, over: make(chan struct{}), canceled: make(chan struct{}), policy: c.r.HostConfig.RestartPolicy,
+		limits: c.r.HostConfig.Resources,
 	}
 	if mode == modeTree {
 		defer lock.Close() // held until then

@@ -41,8 +41,11 @@ func (m *monitor) begin(console [2]uint) (err error) {
 			r.undo()
 		}
 	}()
+	m.mu.Lock()
+	limits := m.limits
+	m.mu.Unlock()
 	// First of all: on cgroup v2 we may be moved, and our children are to be where we are.
-	if r.group, err = cgroup.New(m.c.r.ID, resources(&m.c.r.HostConfig.Resources, in), cgroup.Options{Parent: m.c.r.HostConfig.CgroupParent}); err != nil {
+	if r.group, err = cgroup.New(m.c.r.ID, resources(&limits, in), cgroup.Options{Parent: m.c.r.HostConfig.CgroupParent}); err != nil {
 		return err
 	}
 	if err := errors.Join(m.checkShared(r.group), faultGrouped.Hit()); err != nil {

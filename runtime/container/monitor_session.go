@@ -426,15 +426,18 @@ func (m *monitor) unpause() error {
 	return writeState(m.c.dir(), m.st)
 }
 
-// update changes limits and restart policy of the running container.
+// update changes limits and restart policy of the running container, in this run and in those that the policy makes.
 func (m *monitor) update(u *api.UpdateConfig) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if u.RestartPolicy.Name != "" {
 		m.policy = u.RestartPolicy
 	}
-	if m.run == nil {
-		return nil
+	if m.run != nil {
+		if err := m.run.group.Update(resources(&u.Resources, nil)); err != nil {
+			return err
+		}
 	}
-	return m.run.group.Update(resources(&u.Resources, nil))
+	updateResources(&m.limits, &u.Resources)
+	return nil
 }

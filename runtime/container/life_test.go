@@ -194,6 +194,21 @@ func TestRestartPolicy(t *testing.T) {
 }
 
 // TestNextDelay has Docker's waits: 100 ms, twice as long each time, a minute at most.
+// TestRestartOfAutoRemove: --rm takes a container away when it ends, and not when it is restarted.
+func TestRestartOfAutoRemove(t *testing.T) {
+	b := newBox(t)
+	id := b.start(script("echo begun; exec sleep 1000"), autoRemove)
+	before := b.inspect(id).State.Pid
+	b.must("restart", id)
+	if st := b.inspect(id).State; st.Status != api.StateRunning || st.Pid == before {
+		t.Errorf("state %+v", st)
+	}
+	b.must("stop", id)
+	if left := b.ps(); len(left) != 0 {
+		t.Errorf("left: %+v", left)
+	}
+}
+
 // TestKillBetweenRuns: a container that is about to be restarted is one that runs, as for Docker.
 func TestKillBetweenRuns(t *testing.T) {
 	for _, sig := range []string{"KILL", "TERM"} {

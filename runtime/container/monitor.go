@@ -61,6 +61,7 @@ type monitor struct {
 	waiters   []chan<- int  // for the next exit code; each has room for it
 	closing   bool          // the tree is being unmounted
 	manual    bool          // stop or kill: no restart
+	keep      bool          // --rm does not take it away: it is to be started again
 	goingDown bool          // it was the machine that stopped it, not the user
 	canceled  chan struct{} // closed with manual
 	lastStats *api.StatsResponse
@@ -447,7 +448,9 @@ func (m *monitor) told(r *run, again bool) {
 // finish ends it all: when it returns the container is as if no monitor had been.
 func (m *monitor) finish(listener net.Listener) {
 	err := errors.Join(m.closeTree(), faultUnmounted.Hit())
-	remove := m.c.r.HostConfig.AutoRemove
+	m.mu.Lock()
+	remove := m.c.r.HostConfig.AutoRemove && !m.keep
+	m.mu.Unlock()
 	if !remove {
 		_ = m.endTree() // state.json names it as long as it lives
 	}

@@ -228,6 +228,11 @@ func (m *monitor) do(c *conn, req request, files []*os.File) (any, error) {
 	case opSignal:
 		return nil, m.signal(unix.Signal(req.Signal))
 	case opStop:
+		if req.Keep {
+			m.mu.Lock()
+			m.keep = true
+			m.mu.Unlock()
+		}
 		return nil, m.stop(unix.Signal(req.Signal), req.Timeout)
 	case opWait:
 		return m.waitFor(c, req.Next)

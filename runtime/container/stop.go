@@ -93,8 +93,11 @@ type StopOptions struct {
 }
 
 // Stop ends the container and returns when it has ended. One that does not run is no error.
-func (c *Container) Stop(ctx context.Context, o StopOptions) error {
-	req := request{Op: opStop, Signal: int(c.stopSignal()), Timeout: c.stopTimeout()}
+func (c *Container) Stop(ctx context.Context, o StopOptions) error { return c.stop(ctx, o, false) }
+
+// stop is Stop; keep leaves a container that is there with --rm.
+func (c *Container) stop(ctx context.Context, o StopOptions, keep bool) error {
+	req := request{Op: opStop, Signal: int(c.stopSignal()), Timeout: c.stopTimeout(), Keep: keep}
 	if o.Signal != "" {
 		sig, err := parseSignal(o.Signal)
 		if err != nil {
@@ -114,16 +117,7 @@ func (c *Container) Stop(ctx context.Context, o StopOptions) error {
 
 // Restart stops the container if it runs and starts it in the background.
 func (c *Container) Restart(ctx context.Context, o StopOptions) error {
-	if c.r.HostConfig.AutoRemove {
-		st, err := c.state()
-		if err != nil {
-			return err
-		}
-		if st.running() {
-			return fail(ErrConflict, "container %s was started with --rm: it goes when it is stopped", c.r.Name)
-		}
-	}
-	if err := c.Stop(ctx, o); err != nil {
+	if err := c.stop(ctx, o, true); err != nil {
 		return err
 	}
 	if err := c.waitMonitor(); err != nil {

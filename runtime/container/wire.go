@@ -57,6 +57,7 @@ type request struct {
 	Console    [2]uint                `json:",omitempty"` // start, resize: height and width in characters
 	Signal     int                    `json:",omitempty"` // signal, stop
 	Timeout    int                    `json:",omitempty"` // stop: seconds until SIGKILL, -1 never
+	Keep       bool                   `json:",omitempty"` // stop: a container with --rm stays, to be started again
 	Next       bool                   `json:",omitempty"` // wait: for the next exit, also one before a restart
 	Exec       *api.ExecCreateRequest `json:",omitempty"`
 	Update     *api.UpdateConfig      `json:",omitempty"`

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -192,22 +193,36 @@ func formatRequests(requests map[string]int64) string {
 // memory tells what an object costs, where that is what the workload is about.
 func (r *Report) memory(b *bytes.Buffer) {
 	rows := [][]string{{"workload", "system", "objects", "before", "after", "peak", "bytes an object", "descriptors"}}
-	seen := map[[2]string]bool{}
-	for _, s := range r.Samples {
-		key := [2]string{s.Workload, s.System}
-		if m := s.Memory; m != nil && m.Objects > 0 && m.Before > 0 && !seen[key] {
-			seen[key] = true
-			rows = append(rows, []string{
-				s.Workload, s.System, fmt.Sprint(m.Objects), Peak.format(float64(m.Before)), Peak.format(float64(m.After)),
-				Peak.format(float64(m.Peak)), fmt.Sprintf("%.0f", float64(m.After-m.Before)/float64(m.Objects)),
-				fmt.Sprintf("%d of %d", m.FDs, m.FDLimit),
-			})
+	for _, w := range r.Workloads {
+		for _, sys := range r.Systems {
+			if m := r.held(w.Name, sys.Name); m != nil {
+				rows = append(rows, []string{
+					w.Name, sys.Name, fmt.Sprint(m.Objects), Peak.format(float64(m.Before)), Peak.format(float64(m.After)),
+					Peak.format(float64(m.Peak)), fmt.Sprintf("%.0f", float64(m.After-m.Before)/float64(m.Objects)),
+					fmt.Sprintf("%d of %d", m.FDs, m.FDLimit),
+				})
+			}
 		}
 	}
 	if len(rows) > 1 {
 		fmt.Fprint(b, "\n## Memory of a server that has seen everything\n\n")
 		table(b, rows)
 	}
+}
+
+// held is what a server held in the repetition in which that was the median; nil where the workload is not about that.
+func (r *Report) held(workload, system string) *Memory {
+	var list []*Memory
+	for _, s := range r.Samples {
+		if m := s.Memory; s.Workload == workload && s.System == system && m != nil && m.Objects > 0 && m.Before > 0 {
+			list = append(list, m)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(list, func(a, b *Memory) int { return cmp.Compare(a.After, b.After) })
+	return list[len(list)/2]
 }
 
 func (r *Report) goals(b *bytes.Buffer) {

@@ -184,6 +184,22 @@ func TestMarkdownAndLedger(t *testing.T) {
 	}
 }
 
+// What a server holds is shown of the repetition in the middle, not of the first.
+func TestMemoryIsTheMedian(t *testing.T) {
+	r := made(map[string][]int{"laminafs": {1, 1, 1}})
+	for i, mib := range []int64{90, 30, 50} {
+		r.Samples[i].Memory = &Memory{Before: 10 << 20, After: mib << 20, Peak: mib << 20, Objects: 1 << 20, FDs: 7, FDLimit: 8}
+	}
+	var b bytes.Buffer
+	if err := r.Markdown(&b); err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile(`walk +\| laminafs \| +1048576 \| +10\.00MiB \| +50\.00MiB \| +50\.00MiB \| +40 \| +7 of 8 \|`)
+	if !row.MatchString(b.String()) {
+		t.Errorf("no %v in\n%s", row, b.String())
+	}
+}
+
 // A report of a run that was interrupted says so wherever it is looked at.
 func TestInterruptionIsSaid(t *testing.T) {
 	r := made(map[string][]int{"overlay": {10, 10}, "laminafs": {20, 20}})

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,6 +121,26 @@ func TestUser(t *testing.T) {
 	}
 	if _, errs, code := b.run(words("id"), autoRemove, config(func(c *api.Config) { c.User = "nobody-here" })); code != 125 || !strings.Contains(errs, "nobody-here") {
 		t.Errorf("unknown user: exit %d, %s", code, errs)
+	}
+}
+
+// TestUserInHugeFile: who looks users up is not held by the container's memory limit.
+func TestUserInHugeFile(t *testing.T) {
+	dir := t.TempDir()
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(root)
+	line := "root:x:0:0:root:/root:/bin/sh\n"
+	for _, name := range []string{"passwd", "group"} {
+		if err := errors.Join(os.RemoveAll(dir+"/etc"), os.Mkdir(dir+"/etc", 0o755),
+			os.WriteFile(dir+"/etc/"+name, []byte(strings.Repeat(line, maxUsers/len(line)+1)), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if u, _, err := resolveUser(root, "root", words("root"), nil, nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "/etc/"+name) {
+			t.Errorf("%s: %+v, %v", name, u, err)
+		}
 	}
 }
 

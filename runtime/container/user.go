@@ -32,7 +32,13 @@ func openIn(root int, path string, flags int) (int, error) {
 	}
 }
 
+// maxUsers bounds /etc/passwd and /etc/group, in bytes. They are the container's to write, every line of them may be one
+// that is looked for, and who reads them is not held by the container's limits.
+const maxUsers = 8 << 20
+
 // readIn opens a regular file for reading, nil where there is none: an image need not have /etc/passwd.
+//
+// Errors: ErrInvalid for one of more than maxUsers bytes.
 func readIn(root int, path string) (io.ReadCloser, error) {
 	fd, err := openIn(root, path, unix.O_RDONLY)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
@@ -42,11 +48,18 @@ func readIn(root int, path string) (io.ReadCloser, error) {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), path)
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+	fi, err := f.Stat()
+	if err == nil && fi.Mode().IsRegular() && fi.Size() > maxUsers {
+		err = fail(ErrInvalid, "/%s has %d bytes, more than %d", path, fi.Size(), maxUsers)
+	}
+	if err != nil || !fi.Mode().IsRegular() {
 		_ = f.Close() // read-only
 		return nil, err
 	}
-	return f, nil
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(f, maxUsers), f}, nil // it may be growing
 }
 
 // resolveUser finds the user of a command in the rootfs: "", "name", "uid", "name:group", "uid:gid". groups are

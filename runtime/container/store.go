@@ -28,8 +28,8 @@ type Options struct {
 	// Expected is the monitor of the container that is made next: Expect, with the same root and options. Nil without.
 	Expected *Expected
 
-	// Damaged is told of each container and each image that is left out because it cannot be read, once: a *DamagedError, or
-	// an *image.DamagedError. Nil is silent.
+	// Damaged is told of each container, image and volume that is left out because it cannot be read, once: a *DamagedError,
+	// an *image.DamagedError or a *volume.DamagedError. Nil is silent.
 	Damaged func(error)
 }
 
@@ -83,6 +83,7 @@ func openStore(root string, o Options) (*Store, error) {
 	if s.volumes, err = volume.Open(root); err != nil {
 		return nil, err
 	}
+	s.volumes.Damaged = func(d *volume.DamagedError) { s.tellOnce(d.Path, d) }
 	return s, nil
 }
 

@@ -29,6 +29,8 @@ import (
 
 	"github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // AnonymousLabel marks a volume that nobody named, as Docker does.
@@ -51,9 +53,26 @@ func (notFound) Is(target error) bool { return target == fs.ErrNotExist }
 // Users names the containers that have a volume. It is called with the store locked.
 type Users func(name string) ([]string, error)
 
+// A DamagedError is returned for a volume of which the record cannot be read. We replace records whole: it was others, or
+// the disk. Remove takes it away.
+type DamagedError struct {
+	Name string // of the volume
+	Path string // of the file
+	Err  error  // why it cannot be read
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("volume %s is damaged: %s: %v", e.Name, e.Path, e.Err)
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
 // Store is the volumes below one root.
 type Store struct {
 	dir string
+
+	// Damaged is told of what is left out of a list, as often as that happens, with the store locked; nil is silent.
+	Damaged func(*DamagedError)
 }
 
 // Volume is one volume as it was when it was looked up.
@@ -237,7 +256,7 @@ func writeOptions(dir string, o options) error {
 	return os.Rename(staged, filepath.Join(dir, optsFile))
 }
 
-// read looks a volume up. Errors: ErrNotFound.
+// read looks a volume up. Errors: ErrNotFound, *DamagedError.
 func (s *Store) read(name string) (*Volume, error) {
 	v := &Volume{Name: name, dir: filepath.Join(s.dir, name)}
 	o, err := v.options()
@@ -245,6 +264,9 @@ func (s *Store) read(name string) (*Volume, error) {
 		return nil, fmt.Errorf("%s: %w", name, ErrNotFound)
 	}
 	if err != nil {
+		if why, ok := sys.OfFile(err); ok {
+			return nil, &DamagedError{Name: name, Path: filepath.Join(v.dir, optsFile), Err: why} // the path is in the text once
+		}
 		return nil, fmt.Errorf("volume %s: %w", name, err)
 	}
 	v.CreatedAt, v.Labels, v.Options, v.Anonymous = o.CreatedAt, o.Labels, o.Options, o.Anonymous
@@ -272,7 +294,7 @@ func (s *Store) Get(name string) (*Volume, error) {
 	return s.read(name)
 }
 
-// List returns all volumes, by name.
+// List returns all volumes, by name. Damaged ones are left out, and told of.
 func (s *Store) List() ([]*Volume, error) {
 	l, err := s.lock(unix.LOCK_SH)
 	if err != nil {
@@ -293,18 +315,21 @@ func (s *Store) list() ([]*Volume, error) {
 			continue
 		}
 		v, err := s.read(e.Name())
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a directory that somebody put here
-		}
-		if err != nil {
+		var d *DamagedError
+		switch {
+		case err == nil:
+			vs = append(vs, v)
+		case errors.Is(err, fs.ErrNotExist): // a directory that somebody put here
+		case !errors.As(err, &d):
 			return nil, err
+		case s.Damaged != nil:
+			s.Damaged(d)
 		}
-		vs = append(vs, v)
 	}
 	return vs, nil
 }
 
-// Remove removes a volume that nobody uses, with all that is in it.
+// Remove removes a volume that nobody uses, with all that is in it, damaged or not.
 //
 // Errors: ErrNotFound, ErrInUse (it names the containers).
 func (s *Store) Remove(name string, users Users) error {
@@ -316,7 +341,8 @@ func (s *Store) Remove(name string, users Users) error {
 	if CheckName(name) != nil {
 		return fmt.Errorf("%s: %w", name, ErrNotFound)
 	}
-	if _, err := s.read(name); err != nil {
+	var d *DamagedError
+	if _, err := s.read(name); err != nil && !errors.As(err, &d) {
 		return err
 	}
 	who, err := users(name)
@@ -381,29 +407,50 @@ func (s *Store) Prune(all bool, users Users, keep func(*Volume) bool) (removed [
 // Mountpoint is the directory that a container gets.
 func (v *Volume) Mountpoint() string { return filepath.Join(v.dir, dataDir) }
 
-// Size is how many bytes of disk the volume takes; a file with several names counts once.
+// Size is how many bytes of disk the volume takes; a file with several names counts once. What goes meanwhile, or cannot be
+// looked at, does not count: what is in a volume is its containers' to make, as deep as they like.
 func (v *Volume) Size() (int64, error) {
-	type inode struct{ dev, ino uint64 }
-	seen := map[inode]bool{}
-	var size int64
-	err := filepath.WalkDir(v.Mountpoint(), func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // removed meanwhile
+	fd, err := unix.Open(v.Mountpoint(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return 0, nil // removed meanwhile
+	}
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: v.Mountpoint(), Err: err}
+	}
+	defer sys.Close(fd)
+	st, err := sys.Stat(sys.Fd(fd))
+	if err != nil {
+		return 0, &os.PathError{Op: "stat", Path: v.Mountpoint(), Err: err}
+	}
+	return st.Blocks*512 + sizeBelow(fd, map[inode]bool{}), nil
+}
+
+// sizeBelow is what is in a directory. counted are the files with several names that are.
+func sizeBelow(fd int, counted map[inode]bool) (n int64) {
+	var names []string
+	if sys.ReadDir(fd, func(e sys.Dirent) { names = append(names, e.Name) }) != nil {
+		return 0
+	}
+	for _, name := range names {
+		at := sys.At{Dirfd: fd, Name: name}
+		st, err := sys.Stat(at)
+		if err != nil || !sys.ValidName(name) {
+			continue
 		}
-		if err != nil {
-			return err
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			if sub, err := sys.Open(at, unix.O_RDONLY|unix.O_DIRECTORY, 0); err == nil {
+				n += sizeBelow(sub, counted)
+				sys.Close(sub)
+			}
+		} else if st.Nlink > 1 {
+			if counted[inode{st.Dev, st.Ino}] {
+				continue
+			}
+			counted[inode{st.Dev, st.Ino}] = true
 		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return nil // likewise
-		}
-		if key := (inode{st.Dev, st.Ino}); st.Nlink == 1 || d.IsDir() || !seen[key] {
-			seen[key] = true
-			size += st.Blocks * 512
-		}
-		return nil
-	})
-	return size, err
+		n += st.Blocks * 512
+	}
+	return n
 }
 
 // API is the volume as `docker volume inspect` has it.

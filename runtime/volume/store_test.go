@@ -12,6 +12,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // The test binary is also a process that is killed while it makes and removes volumes.
@@ -238,4 +242,87 @@ func TestKilledInTheMiddle(t *testing.T) {
 	}
 	create(t, s, "last", nil)
 	clean(t, s)
+}
+
+// TestDeeperThanAPath: a container may make what no path leads to. Nothing else depends on that.
+func TestDeeperThanAPath(t *testing.T) {
+	s := open(t)
+	v, err := s.Create("deep", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Open(v.Mountpoint(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.Repeat("n", 250)
+	for range 20 {
+		err := sys.Mkdir(sys.At{Dirfd: at, Name: name}, 0o755)
+		if err != nil {
+			t.Fatal(err)
+		}
+		up := at
+		if at, err = sys.Open(sys.At{Dirfd: up, Name: name}, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+			t.Fatal(err)
+		}
+		sys.Close(up)
+	}
+	fd, err := sys.Open(sys.At{Dirfd: at, Name: "file"}, unix.O_WRONLY|unix.O_CREAT, 0o644)
+	sys.Close(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "file")
+	if _, err := f.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := v.Size(); err != nil || n < 1<<20 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if names, n, err := s.Prune(true, nobody, nil); err != nil || len(names) != 1 || n < 1<<20 {
+		t.Errorf("%q, %d bytes, %v", names, n, err)
+	}
+}
+
+// TestDamagedVolume: one that cannot be read hides no other, and can be removed.
+func TestDamagedVolume(t *testing.T) {
+	s := open(t)
+	var told []string
+	s.Damaged = func(d *DamagedError) { told = append(told, d.Name) }
+	var bad *Volume
+	for _, name := range []string{"bad", "good"} {
+		v, err := s.Create(name, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "bad" {
+			bad = v
+		}
+	}
+	record := filepath.Join(bad.dir, optsFile)
+	if err := os.Truncate(record, 0); err != nil {
+		t.Fatal(err)
+	}
+	if vs, err := s.List(); err != nil || len(vs) != 1 || vs[0].Name != "good" || len(told) != 1 {
+		t.Errorf("%v, %v, told of %q", vs, err, told)
+	}
+	var d *DamagedError
+	if _, err := s.Get("bad"); !errors.As(err, &d) || d.Path != record {
+		t.Error(err)
+	}
+	if names, _, err := s.Prune(true, nobody, nil); err != nil || len(names) != 1 || names[0] != "good" {
+		t.Errorf("%q, %v", names, err)
+	}
+	if err := s.Remove("bad", usedBy("c")); !errors.Is(err, ErrInUse) {
+		t.Error(err)
+	}
+	if err := s.Remove("bad", nobody); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Get("bad"); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
 }

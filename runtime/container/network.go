@@ -98,21 +98,13 @@ func (c *Container) networkFiles() (hosts, resolv string, err error) {
 	return string(a), string(b), err
 }
 
-// Ports are the published ports: those of the running container, or as they were asked for when it does not run (then
-// a host port may be empty).
+// Ports are the published ports of the running container. One that does not run has none, as for Docker.
 func (c *Container) Ports() (mobynet.PortMap, error) {
 	st, err := c.state()
-	if err != nil {
+	if err != nil || !st.running() {
 		return nil, err
 	}
-	return c.ports(st), nil
-}
-
-func (c *Container) ports(st *state) mobynet.PortMap {
-	if st.running() {
-		return st.Ports
-	}
-	return c.r.HostConfig.PortBindings
+	return st.Ports, nil
 }
 
 // networkSettings is what inspect shows.

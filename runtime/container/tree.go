@@ -204,6 +204,9 @@ func (m *monitor) treeRequest(req request, files []*os.File) (any, error) {
 		return nil, fmt.Errorf("open the container's root: %w", err)
 	}
 	defer unix.Close(root)
+	if r.sandbox.Signal(0) != nil {
+		return nil, m.c.notRunning() // the number may have been another process's by then
+	}
 	return treeOp(root, req, files, m.c.r)
 }
 

@@ -46,6 +46,9 @@ until_ok() {
 }
 dead() { ! kill -0 "$1" || grep -q '^State:.Z' "/proc/$1/status"; }
 ended() { until_ok dead "$1"; }
+# stop PID: stops a server, and returns when all its threads have stopped. Until then they go on answering.
+stopped() { ! grep '^State:' "/proc/$1"/task/*/status | grep -qv 'T (stopped)'; }
+stop() { kill -STOP "$1"; until_ok stopped "$1"; }
 
 # requests DIR OPCODE: how many requests of the kind the mount on DIR has had.
 requests() {

@@ -225,6 +225,24 @@ func TestStoppedServer(t *testing.T) {
 	}
 }
 
+// stop stops a process, and returns when all its threads have stopped: until then they go on answering.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all threads have stopped", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, path := range threads {
+			text, _ := os.ReadFile(path) // one that has ended has stopped
+			if len(text) > 0 && !strings.Contains(string(text), ") T ") {
+				return false
+			}
+		}
+		return err == nil && len(threads) > 0
+	})
+}
+
 // A scrape waits for no request: here for one whose layer does not answer, as it is a mount of a server that is stopped.
 func TestScrapeDuringARequestThatHangs(t *testing.T) {
 	needPrograms(t)
@@ -234,9 +252,7 @@ func TestScrapeDuringARequestThatHangs(t *testing.T) {
 	l.Lowers, l.Trust = []string{lower.Dir()}, true
 	address := "unix:" + socketDir(t, l) + "/m.sock"
 	m := uniontest.Start(t, uniontest.Laminafs, l, "metrics="+address)
-	if err := unix.Kill(lower.Pid(), unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, lower.Pid())
 	goOn := func() {
 		if err := unix.Kill(lower.Pid(), unix.SIGCONT); err != nil {
 			t.Error(err)

@@ -578,7 +578,9 @@ func (fs *FS) cutOff(n *node) error {
 	}
 	fs.dropLowers(n)
 	_ = faultCut.Hit() // too late to fail
-	fs.clearMarks(n.dir.index, fd)
+	if n.dir.index != nil { // else what stays in it is harmless, too
+		fs.clearMarks(n.dir.index, fd)
+	}
 	n.changed()
 	return nil
 }

@@ -174,3 +174,26 @@ func TestNothingShowsNothingStaysOpen(t *testing.T) {
 		}
 	}
 }
+
+// To cut a directory off from its lowers of which nobody has asked for a name, since it was forgotten after all in it was copied
+// up, was a panic.
+func TestCutOffWithoutIndex(t *testing.T) {
+	top := t.TempDir()
+	for _, dir := range []string{"l/d", "u/d", "w"} {
+		if err := os.MkdirAll(filepath.Join(top, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fs, err := New(Config{Lowers: []string{top + "/l"}, Upper: top + "/u", Work: top + "/w", StaticNlink: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { fs.Close() })
+	n, _ := lookD(t, fs)
+	if n.dir.index != nil || n.pure() {
+		t.Fatalf("index %v, of the upper alone: %v", n.dir.index, n.pure())
+	}
+	if err := fs.cutOff(n); err != nil || !n.pure() {
+		t.Errorf("%v, of the upper alone: %v", err, n.pure())
+	}
+}

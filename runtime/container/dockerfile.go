@@ -10,8 +10,7 @@ import (
 
 // The words of a Dockerfile's instructions are not a shell's: nothing but quotes, the backslash and variables has a meaning.
 //
-// Source: buildkit frontend/dockerfile/parser, parseWords, and frontend/dockerfile/shell, Lex, whose module would link in much
-// besides.
+// Source: buildkit frontend/dockerfile/parser, parseWords, which it does not export, and frontend/dockerfile/shell, Lex.
 
 // splitWords splits at white space that is neither quoted nor behind a backslash. The words keep their quotes.
 func splitWords(s string) []string {

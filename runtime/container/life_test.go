@@ -209,21 +209,27 @@ func TestRestartOfAutoRemove(t *testing.T) {
 	}
 }
 
-// TestKillBetweenRuns: a container that is about to be restarted is one that runs, as for Docker.
+// TestKillBetweenRuns: a container that is about to be restarted is one that runs, as for Docker, and has nothing to be
+// attached to.
 func TestKillBetweenRuns(t *testing.T) {
-	for _, sig := range []string{"KILL", "TERM"} {
-		b := newBox(t)
-		id := b.start(words("false"), host(func(h *api.HostConfig) { h.RestartPolicy.Name = api.RestartPolicyAlways }))
-		eventually(t, "it waits for a while", func() bool { return b.inspect(id).RestartCount >= 3 && b.inspect(id).State.Restarting })
-		b.must("kill", id, sig)
-		if sig == "TERM" {
-			b.must("wait", id, "not-running")
+	b := newBox(t)
+	always := host(func(h *api.HostConfig) { h.RestartPolicy.Name = api.RestartPolicyAlways })
+	ids := map[string]string{"KILL": b.start(words("false"), always), "TERM": b.start(words("false"), always)}
+	for sig, id := range ids {
+		eventually(t, "it is at the beginning of seconds of waiting", func() bool {
+			i := b.inspect(id)
+			ended, err := time.Parse(time.RFC3339Nano, i.State.FinishedAt)
+			return err == nil && i.RestartCount >= 4 && i.State.Restarting && time.Since(ended) < 500*time.Millisecond
+		})
+		if _, errs, code := b.try("attach", id, "{}"); code == 0 || !strings.Contains(errs, "restarting container") {
+			t.Errorf("attach: exit %d: %s", code, errs)
 		}
+		b.must("kill", id, sig)
 		if st := b.inspect(id).State; st.Status != api.StateExited || st.ExitCode != 1 {
 			t.Errorf("%s: state %+v", sig, st)
 		}
-		b.nothingLeft()
 	}
+	b.nothingLeft()
 }
 
 // TestKillOfPaused: what is to end a container that is paused has it go on.

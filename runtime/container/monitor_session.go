@@ -184,8 +184,12 @@ func (m *monitor) handle(c *conn) {
 		status := m.st.Status
 		m.mu.Unlock()
 		s := m.attach(c, req, files)
-		if status == api.StatePaused {
+		switch status {
+		case api.StatePaused:
 			s.fail(fail(ErrConflict, "You cannot attach to a paused container, unpause it first"))
+			return
+		case api.StateRestarting: // there is nobody to pass a signal to: not even ^C would end it
+			s.fail(fail(ErrConflict, "You cannot attach to a restarting container, wait until it is running"))
 			return
 		}
 		if c.send(reply{Event: eventStarted}) != nil {

@@ -542,6 +542,28 @@ func TestKilledUnion(t *testing.T) {
 	}
 }
 
+// TestRequestAfterTheTree: what asks for the tree when it is closed does not get what has the descriptor's number since.
+func TestRequestAfterTheTree(t *testing.T) {
+	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &monitor{c: &Container{r: &record{ID: strings.Repeat("0", 64), Name: "c"}}, root: root}
+	ask := func() error {
+		_, err := m.treeAnswer(request{Op: opStatPath, Path: "/"}, nil)
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Error(err)
+	}
+	if err := m.closeTree(); err != nil {
+		t.Error(err)
+	}
+	if err := ask(); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("%v, want that it does not run", err)
+	}
+}
+
 // TestKilledUnionEndsCommand: where the command ends by that, at the moment that laminafs does, the reason is told as well.
 func TestKilledUnionEndsCommand(t *testing.T) {
 	b := newBox(t)

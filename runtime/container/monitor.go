@@ -231,6 +231,17 @@ func (m *monitor) openTree() (err error) {
 	return nil
 }
 
+// rootForRequest opens the tree's root for a request, which may come while the tree is closed, and the number of its descriptor
+// given to another one.
+func (m *monitor) rootForRequest() (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.root < 0 {
+		return -1, m.c.notRunning()
+	}
+	return unix.FcntlInt(uintptr(m.root), unix.F_DUPFD_CLOEXEC, 0)
+}
+
 // errUnionEnded is why a container has ended that nobody has stopped.
 var errUnionEnded = errors.New("laminafs, which served the container's root, has ended")
 
@@ -247,17 +258,17 @@ func (m *monitor) watchTree(u *union) {
 
 // closeTree unmounts it. What has served it may still be about to end: endTree.
 func (m *monitor) closeTree() error {
+	m.mu.Lock()
 	if m.root >= 0 {
 		_ = unix.Close(m.root) // O_PATH: it has nothing to lose
 		m.root = -1
 	}
+	m.closing = true
+	m.mu.Unlock()
 	if m.union == nil {
 		return nil
 	}
 	early := m.union.hasEnded()
-	m.mu.Lock()
-	m.closing = true
-	m.mu.Unlock()
 	err := m.union.unmount()
 	// One that is killed ends the container's files before it is seen to end itself, and the container may end by that first.
 	if m.union.wait() == nil && (early || !m.union.said) {

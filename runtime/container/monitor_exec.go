@@ -144,8 +144,12 @@ func (m *monitor) execProcess(spec *specs.Spec, e *api.ExecCreateRequest) (*spec
 	if who == "" {
 		who = userOf(rec)
 	}
-	var err error
-	if p.User, home, err = resolveUser(m.root, who, rec.HostConfig.GroupAdd, rec.UIDMap, rec.GIDMap); err != nil {
+	root, err := m.rootForRequest()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	if p.User, home, err = resolveUser(root, who, rec.HostConfig.GroupAdd, rec.UIDMap, rec.GIDMap); err != nil {
 		return nil, &ExitError{Code: 126, Err: err}
 	}
 	p.Env = replaceEnv(environment(&config, rec.Config.Hostname, home), e.Env)

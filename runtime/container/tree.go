@@ -211,7 +211,12 @@ func (m *monitor) treeRequest(req request, files []*os.File) (any, error) {
 }
 
 func (m *monitor) treeAnswer(req request, files []*os.File) (any, error) {
-	return treeOp(m.root, req, files, m.c.r)
+	root, err := m.rootForRequest()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	return treeOp(root, req, files, m.c.r)
 }
 
 // treeOp does what is asked for in the tree below root.

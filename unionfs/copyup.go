@@ -577,7 +577,7 @@ func (fs *FS) cutOff(n *node) error {
 		n.dir.redirect = ""
 	}
 	fs.dropLowers(n)
-	_ = faultCut.Hit() // too late to fail
+	_ = faultCut.Hit()      // too late to fail
 	if n.dir.index != nil { // else what stays in it is harmless, too
 		fs.clearMarks(n.dir.index, fd)
 	}

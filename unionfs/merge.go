@@ -138,15 +138,16 @@ func (fs *FS) ownMarks(d *dir, at sys.At) (m whiteout.Marks, err error) {
 // whiteout, or something that is no directory, ends the search, an opaque directory ends it after its layer, and a
 // redirect met on the way changes the path for the layers further down; one from the root, whatever is above it.
 func (fs *FS) redirected(d *dir, path string) ([]*dir, error) {
-	parent := d.where.Load().parent
+	var base []string // of no concern to a path from the root
 	if !strings.HasPrefix(path, "/") {
-		if severed, err := fs.severed(parent); err != nil || severed {
+		parent := d.where.Load().parent
+		severed, err := fs.severed(parent)
+		if err != nil || severed {
 			return nil, err
 		}
-	}
-	base, err := fs.below(parent)
-	if err != nil {
-		return nil, err
+		if base, err = fs.below(parent); err != nil {
+			return nil, err
+		}
 	}
 	parts := redirectTo(base, path)
 	var found []*dir
@@ -200,7 +201,8 @@ func (fs *FS) walkLayer(l *layer, parts []string) (walked, error) {
 		case err != nil:
 			return walked{}, err
 		}
-		w.dir = newDir(l, w.dir, name)
+		passed := w.dir
+		w.dir = newDir(l, passed, name)
 		if i == len(parts)-1 {
 			w.last = w.last || hides
 			w.parts = append(w.parts, name)
@@ -210,7 +212,9 @@ func (fs *FS) walkLayer(l *layer, parts []string) (walked, error) {
 		if err != nil {
 			return walked{}, err
 		}
-		fs.fds.forget(&w.dir.fd) // on the way only: opened again when somebody passes
+		if passed != l.root {
+			fs.fds.forget(&passed.fd) // on the way only, and not before the next one is open
+		}
 		w.last = w.last && !fromRoot(m) || m.Opaque || hides && m.Redirect == ""
 		w.parts = below(w.parts, name, m)
 	}

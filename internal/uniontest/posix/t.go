@@ -384,14 +384,16 @@ func (t *T) xattrs(name string, prefixes ...string) []string {
 	return names
 }
 
-// tick returns once the clock that filesystems stamp files with has moved on, so that a stamp made from now on
-// differs from every one made before. The clock advances with the timer interrupt, 1 to 10 ms.
+// tick returns once the clock that filesystems stamp files with is later than now, so that a stamp made from now on
+// differs from every one made before. The clock advances with the timer interrupt, 1 to 10 ms; since Linux 6.13 a stamp may be
+// of now nevertheless, and later than that clock ("multigrain timestamps", Documentation/filesystems/multigrain-ts.rst).
 func tick() {
-	coarse := func() (ts unix.Timespec) {
-		_ = unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts) // cannot fail: Linux 2.6.32
-		return ts
+	clock := func(id int32) int64 {
+		var ts unix.Timespec
+		_ = unix.ClockGettime(id, &ts) // cannot fail: Linux 2.6.32
+		return nano(ts)
 	}
-	for start := coarse(); coarse() == start; {
+	for now := clock(unix.CLOCK_REALTIME); clock(unix.CLOCK_REALTIME_COARSE) <= now; {
 		time.Sleep(time.Millisecond) // a poll: nobody wakes us when the clock moves
 	}
 }

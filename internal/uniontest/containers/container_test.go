@@ -185,7 +185,7 @@ func TestReset(t *testing.T) {
 		s.podman("create", "--name=c", "localhost/base", "true")
 		s.as("podman image mount localhost/base")
 		s.calm(3)
-		s.podman("system", "reset", "--force")
+		s.reset()
 		s.calm(0)
 		if left := s.podman("ps", "--all", "--quiet") + s.podman("images", "--quiet"); left != "" {
 			t.Errorf("left in the store: %q", left)

@@ -361,6 +361,22 @@ func (s *store) calm(want int) {
 // patience is how long podman may take to clean up after a container that has ended.
 const patience = 30 * time.Second
 
+// reset removes all that podman has. It writes to its database and its events meanwhile, and where it has just removed what
+// is written to it says that a directory is not empty: then it is asked again.
+func (s *store) reset() {
+	s.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		r, err := s.try("podman", "system", "reset", "--force")
+		switch {
+		case err == nil && r.Code == 0:
+			return
+		case err != nil || !strings.Contains(string(r.Stderr), "directory not empty") || time.Now().After(end):
+			s.t.Errorf("podman system reset: %v, status %d\n%s%s", err, r.Code, r.Stdout, r.Stderr)
+			return
+		}
+	}
+}
+
 // close removes the store by podman's own means, and by force what is left of it then, which is an error.
 func (s *store) close() {
 	s.t.Helper()
@@ -368,13 +384,7 @@ func (s *store) close() {
 	for end := time.Now().Add(patience); len(s.processes("podman")) > 0 && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
-	r, err := s.try("podman", "system", "reset", "--force")
-	if err == nil && r.Code != 0 && strings.Contains(string(r.Stderr), "libpod: directory not empty") {
-		r, err = s.try("podman", "system", "reset", "--force") // its database was being written to as it was removed
-	}
-	if err != nil || r.Code != 0 {
-		s.t.Errorf("podman system reset: %v, status %d\n%s%s", err, r.Code, r.Stdout, r.Stderr)
-	}
+	s.reset()
 	s.calm(0)
 	if s.who == uniontest.User {
 		// Ends the process that keeps the user namespace.

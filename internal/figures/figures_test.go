@@ -51,14 +51,19 @@ func listen(t *testing.T, snapshot Snapshot) string {
 	if err := unix.Listen(fd, 16); err != nil {
 		t.Fatal(err)
 	}
+	during(t, fd, func() { ServeAll(fd, snapshot) })
+	return path
+}
+
+// during runs serve, which ends with its socket fd, until the test ends: it would go on with a descriptor that is another's by then.
+func during(t *testing.T, fd int, serve func()) {
 	done := make(chan struct{})
-	go func() { defer close(done); ServeAll(fd, snapshot) }()
+	go func() { defer close(done); serve() }()
 	t.Cleanup(func() {
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 		<-done
 		_ = unix.Close(fd)
 	})
-	return path
 }
 
 func TestAnswer(t *testing.T) {
@@ -149,17 +154,11 @@ func pair(t *testing.T) (*Client, int) {
 	return NewClient(c), p[1]
 }
 
-// served is a client of Serve, which has ended when the test has: it would go on with a descriptor that is another's by then.
+// served is a client of Serve, which has ended when the test has.
 func served(t *testing.T, snapshot Snapshot) *Client {
 	t.Helper()
 	client, fd := pair(t)
-	done := make(chan struct{})
-	go func() { defer close(done); Serve(fd, snapshot) }()
-	t.Cleanup(func() {
-		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
-		<-done
-		_ = unix.Close(fd)
-	})
+	during(t, fd, func() { Serve(fd, snapshot) })
 	return client
 }
 

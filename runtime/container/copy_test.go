@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 
 	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/internal/uniontest/deep"
 )
 
 // TestCopyReadOnly: what a container may only read is read and not written, whether it runs or not.
@@ -100,23 +101,13 @@ func TestCopyToLink(t *testing.T) {
 
 // TestCopyDeeperThanAPath: the names of a tree that a container may well make would take any amount of memory.
 func TestCopyDeeperThanAPath(t *testing.T) {
-	top, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir := t.TempDir()
+	deep.Descend(t, dir, strings.Repeat("n", 250), 20, true)
+	top, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sys.Close(top)
-	name := strings.Repeat("n", 250)
-	at := top
-	for range 20 {
-		err := sys.Mkdir(sys.At{Dirfd: at, Name: name}, 0o755)
-		if err == nil {
-			at, err = sys.Open(sys.At{Dirfd: at, Name: name}, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer sys.Close(at)
-	}
 	if err := writeTree(io.Discard, top, ".", "", idShift{}); !errors.Is(err, unix.ENAMETOOLONG) || len(err.Error()) > 1000 {
 		t.Error(err)
 	}

@@ -13,9 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/internal/uniontest/deep"
 )
 
 // The test binary is also a process that is killed while it makes and removes volumes.
@@ -251,28 +249,10 @@ func TestDeeperThanAPath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, err := unix.Open(v.Mountpoint(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	f, err := deep.Descend(t, v.Mountpoint(), strings.Repeat("n", 250), 20, true).OpenFile("file", os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := strings.Repeat("n", 250)
-	for range 20 {
-		err := sys.Mkdir(sys.At{Dirfd: at, Name: name}, 0o755)
-		if err != nil {
-			t.Fatal(err)
-		}
-		up := at
-		if at, err = sys.Open(sys.At{Dirfd: up, Name: name}, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
-			t.Fatal(err)
-		}
-		sys.Close(up)
-	}
-	fd, err := sys.Open(sys.At{Dirfd: at, Name: "file"}, unix.O_WRONLY|unix.O_CREAT, 0o644)
-	sys.Close(at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := os.NewFile(uintptr(fd), "file")
 	if _, err := f.Write(make([]byte, 1<<20)); err != nil {
 		t.Fatal(err)
 	}

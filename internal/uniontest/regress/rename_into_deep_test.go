@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/laminafs/lamina/internal/uniontest"
+	"github.com/laminafs/lamina/internal/uniontest/deep"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,47 +18,41 @@ func TestMoveThroughDirThatWasMovedWhole(t *testing.T) {
 	t.Run("meanwhile", func(t *testing.T) {
 		l := newLayers(t)
 		l.Trust = true // the path is too long for who compares lowers
-		low := descend(t, l.Lowers[0], name, depth, true)
+		low := deep.Descend(t, l.Lowers[0], name, depth, true)
 		must(t, low.Mkdir("d", 0o755), low.WriteFile("d/file", []byte("deep"), 0o644),
 			os.MkdirAll(l.Lowers[0]+"/g/s", 0o755), os.WriteFile(l.Lowers[0]+"/g/s/file", []byte("g"), 0o644))
 		m := uniontest.Start(t, uniontest.Laminafs, l, "redirect_dir=on")
-		deep := descend(t, l.Merged, name, depth, false)
-		from, err := deep.Open(".")
-		must(t, err)
-		to, err := os.Open(l.Merged)
-		must(t, err)
+		bottom := deep.Descend(t, l.Merged, name, depth, false)
+		from, to := twoDirs(t, bottom, l.Merged)
 		rename := func() error { return unix.Renameat2(int(from.Fd()), "d", int(from.Fd()), "moved", 0) }
 		must(t, held(t, m, "unionfs.copyup.tree#1", "", rename, func() {
 			must(t, unix.Renameat2(int(to.Fd()), "g", int(from.Fd()), "d/g", 0))
 		}))
 		must(t, to.Close(), from.Close())
-		look := func(deep *os.Root) {
+		look := func(bottom *os.Root) {
 			t.Helper()
 			for name, want := range map[string]string{"moved/file": "deep", "moved/g/s/file": "g"} {
-				if b, err := deep.ReadFile(name); string(b) != want {
+				if b, err := bottom.ReadFile(name); string(b) != want {
 					t.Errorf("%s: %q, %v, want %q", name, b, err, want)
 				}
 			}
-			must(t, deep.Close())
+			must(t, bottom.Close())
 		}
-		look(deep)
+		look(bottom)
 		m.Remount()
-		look(descend(t, l.Merged, name, depth, false))
+		look(deep.Descend(t, l.Merged, name, depth, false))
 	})
 	t.Run("on", func(t *testing.T) {
 		l := newLayers(t)
 		l.Trust = true // as above
-		low := descend(t, l.Lowers[0], name, depth, true)
+		low := deep.Descend(t, l.Lowers[0], name, depth, true)
 		must(t, low.Mkdir("d", 0o755), os.MkdirAll(l.Lowers[0]+"/g/s", 0o755),
 			os.WriteFile(l.Lowers[0]+"/g/s/file", []byte("g"), 0o644))
 		m := uniontest.Start(t, uniontest.Laminafs, l, "redirect_dir=on")
-		deep := descend(t, l.Merged, name, depth, false)
-		from, err := deep.Open(".")
-		must(t, err)
-		to, err := os.Open(l.Merged)
-		must(t, err)
+		bottom := deep.Descend(t, l.Merged, name, depth, false)
+		from, to := twoDirs(t, bottom, l.Merged)
 		must(t, unix.Renameat2(int(from.Fd()), "d", int(to.Fd()), "moved", 0), os.Rename(l.Merged+"/g", l.Merged+"/moved/g"),
-			os.Rename(l.Merged+"/moved/g", l.Merged+"/h"), to.Close(), from.Close(), deep.Close())
+			os.Rename(l.Merged+"/moved/g", l.Merged+"/h"), to.Close(), from.Close(), bottom.Close())
 		wantContent(t, l.Merged+"/h/s/file", "g")
 		m.Remount()
 		wantContent(t, l.Merged+"/h/s/file", "g")

@@ -13,6 +13,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/volume"
 )
 
@@ -176,21 +177,11 @@ func setReadOnly(fd int, flags uint) error {
 	if err != unix.ENOSYS {
 		return err
 	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
+	remount, err := sys.RemountFlags(fd, unix.MOUNT_ATTR_RDONLY, 0)
+	if err != nil {
 		return err
 	}
-	// What a user namespace may not take off has to be asked for again.
-	keep := uintptr(st.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
-	for _, atime := range []struct {
-		st int64
-		ms uintptr
-	}{{unix.ST_NOATIME, unix.MS_NOATIME}, {unix.ST_NODIRATIME, unix.MS_NODIRATIME}, {unix.ST_RELATIME, unix.MS_RELATIME}} {
-		if int64(st.Flags)&atime.st != 0 {
-			keep |= atime.ms
-		}
-	}
-	return unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", fd), "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|keep, "")
+	return unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", fd), "", remount, "")
 }
 
 // treeRequest serves a request on the tree of the running container.

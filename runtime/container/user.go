@@ -24,6 +24,11 @@ func openIn(root int, path string, flags int) (int, error) {
 	if flags&unix.O_PATH != 0 {
 		how.Flags = uint64(flags | unix.O_CLOEXEC)
 	}
+	return openHow(root, path, how)
+}
+
+// openHow is openat2(2), until it says something.
+func openHow(root int, path string, how *unix.OpenHow) (int, error) {
 	for {
 		fd, err := unix.Openat2(root, path, how)
 		if err != unix.EINTR && err != unix.EAGAIN { // EAGAIN: something was renamed meanwhile

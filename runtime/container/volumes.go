@@ -107,16 +107,12 @@ func openSubpath(dir, subpath string) (*os.File, error) {
 	}
 	defer unix.Close(root)
 	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
-	for {
-		fd, err := unix.Openat2(root, subpath, how)
-		switch err {
-		case nil:
-			return os.NewFile(uintptr(fd), fmt.Sprintf("/proc/self/fd/%d", fd)), nil
-		case unix.EINTR, unix.EAGAIN: // something was renamed meanwhile
-		case unix.EXDEV:
-			return nil, fail(ErrInvalid, "subpath %q leads out of the volume", subpath)
-		default:
-			return nil, &os.PathError{Op: "open", Path: dir + "/" + subpath, Err: err}
-		}
+	fd, err := openHow(root, subpath, how)
+	switch err {
+	case nil:
+		return os.NewFile(uintptr(fd), fmt.Sprintf("/proc/self/fd/%d", fd)), nil
+	case unix.EXDEV:
+		return nil, fail(ErrInvalid, "subpath %q leads out of the volume", subpath)
 	}
+	return nil, &os.PathError{Op: "open", Path: dir + "/" + subpath, Err: err}
 }

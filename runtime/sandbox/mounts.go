@@ -234,30 +234,14 @@ func remountBind(fd int, o mountOptions, proc int) error {
 	if proc < 0 {
 		return errors.New("needs mount_setattr(2), of Linux 5.12, or a /proc in the container")
 	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
+	flags, err := sys.RemountFlags(fd, o.Set, o.Clear)
+	if err != nil {
 		return err
-	}
-	flags := uintptr(unix.MS_BIND | unix.MS_REMOUNT)
-	for _, f := range []struct {
-		st   int64
-		attr uint64
-		ms   uintptr
-	}{
-		{unix.ST_RDONLY, unix.MOUNT_ATTR_RDONLY, unix.MS_RDONLY}, {unix.ST_NOSUID, unix.MOUNT_ATTR_NOSUID, unix.MS_NOSUID},
-		{unix.ST_NODEV, unix.MOUNT_ATTR_NODEV, unix.MS_NODEV}, {unix.ST_NOEXEC, unix.MOUNT_ATTR_NOEXEC, unix.MS_NOEXEC},
-		{unix.ST_NOATIME, unix.MOUNT_ATTR_NOATIME, unix.MS_NOATIME}, {unix.ST_NODIRATIME, unix.MOUNT_ATTR_NODIRATIME, unix.MS_NODIRATIME},
-		{unix.ST_RELATIME, 0, unix.MS_RELATIME},
-	} {
-		has := int64(st.Flags)&f.st != 0 && o.Clear&f.attr == 0
-		if has || o.Set&f.attr != 0 {
-			flags |= f.ms
-		}
 	}
 	if err := unix.Fchdir(proc); err != nil {
 		return err
 	}
-	err := unix.Mount("", fmt.Sprintf("self/fd/%d", fd), "", flags, "")
+	err = unix.Mount("", fmt.Sprintf("self/fd/%d", fd), "", flags, "")
 	return errors.Join(err, unix.Chdir("/"))
 }
 

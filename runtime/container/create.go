@@ -262,6 +262,9 @@ func (s *Store) reserve(r *record) (lock *os.File, err error) {
 		return nil, err
 	}
 	lock, err = lockPath(filepath.Join(dir, lockFile), false)
+	if err == nil && r.HostConfig.AutoRemove {
+		err = setVolatile(dir)
+	}
 	if err == nil {
 		err = writeJSON(dir, creatingFile, r)
 	}

@@ -26,10 +26,34 @@ const (
 	stateFile       = "state.json"
 	lockFile        = "lock"
 	monitorLockFile = "monitor.lock"
+	bootFile        = "boot" // a link that leads nowhere: see volatile
 	hostsFile       = "hosts"
 	hostnameFile    = "hostname"
 	resolvFile      = "resolv.conf"
 )
+
+// A container with --rm does not outlive the run of the machine that it was made in, as under Docker. So nothing of it waits
+// for the disk: neither its files here, nor what its command syncs. The link boot, whose target is that run, is there before
+// everything else, and filesystems keep the order of names; so whatever else of it a crash has left is known to be stale.
+
+// setVolatile marks a container that is about to be made.
+func setVolatile(dir string) error {
+	boot := bootID()
+	if boot == "" {
+		return nil // no /proc/sys: it is kept like any other until it is removed
+	}
+	return os.Symlink(boot, filepath.Join(dir, bootFile))
+}
+
+// volatile tells whether the container goes with this run of the machine, and stale whether it has gone with another.
+func volatile(dir string) bool { return bootOf(dir) != "" }
+func stale(dir string) bool    { boot := bootOf(dir); return boot != "" && boot != bootID() }
+
+// bootOf is the run of the machine that the container goes with, empty where it outlives it.
+func bootOf(dir string) string {
+	boot, _ := os.Readlink(filepath.Join(dir, bootFile)) // there is none
+	return boot
+}
 
 // writeFile makes dir/name hold data, or leaves it as it was: the bytes are on the disk before the name is theirs. On a
 // disk that is full, which may be the container's doing, they take the place of the old ones where they fit.
@@ -84,8 +108,10 @@ func replaceFile(dir, name string, data []byte, perm os.FileMode) (err error) {
 	if err = f.Chmod(perm); err != nil {
 		return err
 	}
-	if err = f.Sync(); err != nil {
-		return err
+	if !volatile(dir) {
+		if err = f.Sync(); err != nil {
+			return err
+		}
 	}
 	if err = f.Close(); err != nil {
 		return err

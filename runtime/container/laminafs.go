@@ -21,7 +21,8 @@ func (s *Store) laminafs() (string, error) {
 
 // unionOptions is what -o gets. An owner in the store is shown as what the container's user namespace makes of it: ID
 // ContainerID of the container, which the store knows by that number, is HostID outside of it.
-func unionOptions(m *image.Mount, r *record) string {
+func unionOptions(m *image.Mount, c *Container) string {
+	r := c.r
 	lowers := append(append([]string{}, m.Lowers...), r.Rootfs...)
 	for i, l := range lowers {
 		lowers[i] = escapeOption(l)
@@ -44,6 +45,9 @@ func unionOptions(m *image.Mount, r *record) string {
 		// Nobody but us exists here, and the kernel lets nobody touch what belongs to nobody: not even read a directory of
 		// mode 0700 (EACCES), or change an owner (EOVERFLOW). What owners the layers record stays in them.
 		o = append(o, "squash_to_root=1")
+	}
+	if volatile(c.dir()) {
+		o = append(o, "volatile=1")
 	}
 	return strings.Join(o, ",")
 }

@@ -53,7 +53,7 @@ func ReapOutside(root string) error {
 	var errs []error
 	for _, id := range ids {
 		dir := filepath.Join(s.dir(), id)
-		if !dirty(dir) {
+		if stale(dir) || !dirty(dir) {
 			continue
 		}
 		lock, err := lockMonitor(dir)
@@ -119,6 +119,9 @@ func (s *Store) reap() error {
 
 func (s *Store) reapOne(id string) error {
 	dir := filepath.Join(s.dir(), id)
+	if stale(dir) {
+		return s.sweepStale(id)
+	}
 	if _, err := os.Stat(filepath.Join(dir, configFile)); missing(err) {
 		return s.sweep(id)
 	}
@@ -208,6 +211,24 @@ func (s *Store) sweep(id string) error {
 	}
 	if err := killLeft(id, dir); err != nil {
 		return err // the union of a monitor that died while it removed
+	}
+	return s.sweepLocked(id)
+}
+
+// sweepStale removes a container that was to go with another run of the machine, whatever of it has come to the disk.
+func (s *Store) sweepStale(id string) error {
+	dir := filepath.Join(s.dir(), id)
+	lock, err := lockPath(filepath.Join(dir, lockFile), false)
+	if errors.Is(err, errLocked) || missing(err) {
+		return nil // who has it does this
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	err = os.Rename(filepath.Join(dir, configFile), filepath.Join(dir, removingFile))
+	if err != nil && !missing(err) {
+		return err
 	}
 	return s.sweepLocked(id)
 }

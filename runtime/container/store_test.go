@@ -14,7 +14,10 @@ import (
 	"time"
 
 	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
+
+	"github.com/laminafs/lamina/runtime/image"
 )
 
 func TestFilters(t *testing.T) {
@@ -102,6 +105,71 @@ func TestOtherRunOfTheMachine(t *testing.T) {
 	b.must("start", id)
 	if got := b.must("wait", id, "not-running"); got != "0" {
 		t.Errorf("exit %s", got)
+	}
+}
+
+// TestVolatile: a container with --rm goes with the run of the machine, whatever a crash has left of it, and does not wait for
+// the disk until then.
+func TestVolatile(t *testing.T) {
+	b := newBox(t)
+	volume := host(func(h *api.HostConfig) { h.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: "/data"}} })
+	kept := b.must("create", "-", newRun(words("true"), name("kept"), volume))
+	for _, left := range []struct {
+		what, script string
+		volumes      bool // they go too
+	}{
+		{"all", "true", true},
+		{"a record without content", ": >config.json; : >state.json; echo '{' >monitor.lock", false},
+		{"no record", "rm config.json", false},
+		{"a record of who was making it", "mv config.json creating.json", true},
+		{"nothing", "rm config.json lock", false},
+	} {
+		before, err := b.entries("volumes")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := b.must("create", "-", newRun(words("true"), name("volatile"), autoRemove, volume))
+		dir := filepath.Join(b.root, "containers", id)
+		if boot, err := os.Readlink(filepath.Join(dir, bootFile)); err != nil || boot != bootID() {
+			t.Fatalf("it goes with %q, %v; want %q", boot, err, bootID())
+		}
+		if got := b.ps(); len(got) != 2 {
+			t.Errorf("%s: before the machine goes down: %v", left.what, got)
+		}
+		if out, err := b.outside("sh", "-c", "cd "+dir+" && ln -sfn another boot && "+left.script).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		out, errs, code := b.try("ps")
+		if code != 0 || errs != "" || strings.Contains(out, id) || !strings.Contains(out, kept) {
+			t.Errorf("%s: exit %d, %q %q", left.what, code, out, errs)
+		}
+		if exists1(dir) || exists1(filepath.Join(b.root, "layerdb", "mounts", id)) {
+			t.Errorf("%s: it is still there", left.what)
+		}
+		if after, err := b.entries("volumes"); err != nil || left.volumes != (len(after) == len(before)) {
+			t.Errorf("%s: volumes %v, then %v, %v", left.what, before, after, err)
+		}
+	}
+	if exists1(filepath.Join(b.root, "containers", kept, bootFile)) {
+		t.Error("a container without --rm goes with the machine")
+	}
+}
+
+// TestVolatileUnion: what syncs in a container that goes with the machine does not wait for the disk.
+func TestVolatileUnion(t *testing.T) {
+	c := &Container{s: &Store{root: t.TempDir()}, r: &record{ID: "c", HostConfig: &api.HostConfig{}}}
+	if err := os.MkdirAll(c.dir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	options := func() []string { return strings.Split(unionOptions(&image.Mount{}, c), ",") }
+	if slices.Contains(options(), "volatile=1") {
+		t.Error("one that stays does not sync")
+	}
+	if err := setVolatile(c.dir()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(options(), "volatile=1") {
+		t.Error("one that goes syncs")
 	}
 }
 

@@ -55,7 +55,7 @@ func (c *Container) mount() (_ *union, err error) {
 	u := &union{target: m.Merged, ready: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{})}
 	env, err := c.s.serverEnv(m.Merged)
 	if err == nil {
-		args := []string{bin, "-o", unionOptions(m, c.r), mountSource, m.Merged}
+		args := []string{bin, "-o", unionOptions(m, c), mountSource, m.Merged}
 		err = u.start(bin, args, env, m.LayersDir, theirs)
 	}
 	_ = theirs.Close()

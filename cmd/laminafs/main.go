@@ -16,12 +16,14 @@
 //
 // In the background the first process is the mounter and its child the server. In the foreground, where the first
 // process is to be the server, it does both, or, where it has to leave the namespace, starts a mounter and executes
-// itself again. The monitor of a container (runtime/container/union.go) is a mounter too: it mounts before it is told of
-// the layers, lives on, and is told when nothing is written to them any more.
+// itself again. The monitor of a container (runtime/container/union.go) is a mounter too: it starts its server, a guest,
+// before it knows what that is to serve, mounts before it is told of the layers, lives on, and is told when nothing is
+// written to them any more.
 package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -47,6 +49,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "list" {
 		return finish(stderr, list(args[1:], stdout))
 	}
+	role, err := takeRole()
+	if err == nil && role.kind == roleGuest {
+		if args, err = commandLine(role.sock); errors.Is(err, errGone) {
+			return exitError // nobody wants us any more
+		}
+	}
+	if err != nil {
+		return finish(stderr, err)
+	}
 	cmd, err := parseArgs(args)
 	if err != nil {
 		return finish(stderr, err)
@@ -59,12 +70,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		_, err = fmt.Fprintln(stdout, version())
 		return finish(stderr, err)
 	}
-	role, err := takeRole()
-	if err != nil {
-		return finish(stderr, err)
-	}
 	switch role.kind {
-	case roleServer, roleGuest:
+	case roleGuest:
+		role.target = cmd.target
+		return finish(stderr, serveRole(cmd, role))
+	case roleServer:
 		return finish(stderr, serveRole(cmd, role))
 	case roleMounter:
 		return finish(stderr, mountRole(cmd, role))

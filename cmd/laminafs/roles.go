@@ -26,7 +26,7 @@ const (
 	roleFirst   roleKind = iota // started by the user
 	roleServer                  // serves
 	roleMounter                 // mounts and ends
-	roleGuest                   // serves a mounter that lives as long, in a mount namespace of its own: a container's monitor
+	roleGuest                   // serves a mounter that lives as long, in a mount namespace of its own, and says later what: a container's monitor
 )
 
 type role struct {
@@ -34,7 +34,7 @@ type role struct {
 	sock    int    // to the other process
 	mounter int    // pid of the mounter where it is the server's child, else 0
 	left    uint64 // the mount namespace that the server has left, else 0
-	target  string // the checked mount point, from anywhere
+	target  string // the checked mount point, from anywhere; of a guest it is told with the command line
 }
 
 func (r role) env() string {
@@ -77,6 +77,10 @@ const (
 // maxMessage is the longest message in bytes.
 const maxMessage = 64 << 10
 
+// maxCommandLine is the longest command line of a guest in bytes: what a socket takes, unless it is told otherwise (socket(7),
+// wmem_default).
+const maxCommandLine = 208 << 10
+
 func send(sock int, kind byte, text string) error {
 	for {
 		if err := unix.Sendto(sock, append([]byte{kind}, text[:min(len(text), maxMessage-1)]...), unix.MSG_NOSIGNAL, nil); err != unix.EINTR {
@@ -116,6 +120,28 @@ func socketpair() (ours, theirs int, err error) {
 		return -1, -1, fmt.Errorf("socketpair: %w", err)
 	}
 	return p[0], p[1], nil
+}
+
+// commandLine is what a guest serves. A mounter that starts it before it knows sends the arguments, each with a zero byte
+// behind it, in the first message; the last one is the checked mount point.
+//
+// Errors: errGone of a mounter that does not need it in the end.
+func commandLine(sock int) ([]string, error) {
+	buf := make([]byte, maxCommandLine)
+	for {
+		n, _, flags, _, err := unix.Recvmsg(sock, buf, nil, 0)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.ECONNRESET || err == nil && n == 0:
+			return nil, errGone
+		case err != nil:
+			return nil, fmt.Errorf("mounter: %w", err)
+		case flags&unix.MSG_TRUNC != 0 || buf[n-1] != 0:
+			return nil, fmt.Errorf("mounter: want a command line, of at most %d bytes", maxCommandLine)
+		}
+		return strings.Split(string(buf[:n-1]), "\x00"), nil
+	}
 }
 
 // self is how we execute ourselves again, wherever the binary is by now.

@@ -45,9 +45,12 @@ type monitor struct {
 	lock  *os.File // monitor.lock
 	log   *logFile
 	out   outputs
-	union *union
+	union *union        // nil before openTree
 	root  int           // O_PATH descriptor of the mounted tree, without what is mounted in it for the container
 	over  chan struct{} // closed when all is done and the state is on disk
+
+	server    *union // what is to be the union: taken by openTree
+	serverErr error  // why there is none
 
 	others []*os.File // namespaces of other containers, and parts of volumes, while a run begins
 
@@ -99,37 +102,40 @@ func monitorMain(args []string) int {
 		return 125 // nobody to tell
 	}
 	mode, root, id := args[0], args[1], args[2]
-	s, err := openStore(root, Options{RunDir: args[3], Laminafs: args[4]})
-	var lock *os.File
-	if len(args) == 6 {
-		var e error
-		if lock, e = awaitContainer(first); e != nil {
-			return 125 // nobody needs us
-		}
-	} else {
+	m := &monitor{root: -1, over: make(chan struct{}), canceled: make(chan struct{})}
+	expected := len(args) == 6
+	if !expected {
 		unix.CloseOnExec(lockFD)
-		lock = os.NewFile(lockFD, "monitor.lock")
+		m.lock = os.NewFile(lockFD, "monitor.lock")
 	}
-	var c *Container
-	if err == nil {
-		c, err = s.load(id)
-	}
+	s, err := openStore(root, Options{RunDir: args[3], Laminafs: args[4]})
 	if err == nil {
 		err = errors.Join(cutMounts(), unix.Chdir("/"))
+	}
+	if err == nil {
+		m.server, m.serverErr = s.newUnion(id) // whoever needs it says what is wrong
+		defer m.dropServer()
+	}
+	if expected {
+		var e error
+		if m.lock, e = awaitContainer(first); e != nil {
+			return 125 // nobody needs us
+		}
+	}
+	if err == nil {
+		m.c, err = s.load(id)
 	}
 	if err != nil {
 		_ = first.send(reply{Error: packError(err)}) // who has gone does not care
 		return 125
 	}
-	m := &monitor{
-		c: c, root: -1, over: make(chan struct{}), canceled: make(chan struct{}), policy: c.r.HostConfig.RestartPolicy,
-		limits: c.r.HostConfig.Resources,
-	}
+	m.policy, m.limits = m.c.r.HostConfig.RestartPolicy, m.c.r.HostConfig.Resources
 	if mode == modeTree {
+		lock := m.lock
+		m.lock = nil
 		defer lock.Close() // held until then
 		return m.serveTree(first)
 	}
-	m.lock = lock
 	return m.main(first)
 }
 
@@ -216,9 +222,15 @@ func (m *monitor) prepare(console [2]uint) (*net.UnixListener, error) {
 
 // openTree mounts the container's layers.
 func (m *monitor) openTree() (err error) {
-	if m.union, err = m.c.mount(); err != nil {
+	u := m.server
+	m.server = nil
+	if u == nil {
+		return m.serverErr
+	}
+	if err := u.mount(m.c); err != nil {
 		return err
 	}
+	m.union = u
 	m.root, err = unix.Open(m.union.target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: m.union.target, Err: err}
@@ -229,6 +241,13 @@ func (m *monitor) openTree() (err error) {
 	}
 	m.mu.Unlock()
 	return nil
+}
+
+// dropServer ends laminafs where no tree was opened.
+func (m *monitor) dropServer() {
+	if m.server != nil {
+		m.server.drop()
+	}
 }
 
 // rootForRequest opens the tree's root for a request, which may come while the tree is closed, and the number of its descriptor

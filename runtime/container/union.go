@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,28 +24,26 @@ import (
 // The mount is there at once. Who uses it before laminafs has opened the layers waits in the kernel, so that what
 // needs no file of the container is done meanwhile.
 type union struct {
-	target string
-	server process
-	ready  chan struct{} // closed when it answers, or never will: err
-	err    error
-	closed chan struct{}   // closed when nothing is written to the upper any more: because laminafs has said so, if said
-	said   bool            // after closed
-	gone   chan struct{}   // closed when laminafs has let go of all it had, and only the kernel is busy with it
-	ended  chan struct{}   // closed when laminafs has ended, and is reaped
-	stderr bytes.Buffer    // what it has said, once it has ended
-	state  unix.WaitStatus // how it has ended
+	sock    *os.File // to the server
+	program string   // that it executes
+	server  process
+	target  string        // what it is mounted on, empty before that
+	ready   chan struct{} // closed when it answers, or never will: err
+	err     error
+	closed  chan struct{}   // closed when nothing is written to the upper any more: because laminafs has said so, if said
+	said    bool            // after closed
+	gone    chan struct{}   // closed when laminafs has let go of all it had, and only the kernel is busy with it
+	ended   chan struct{}   // closed when laminafs has ended, and is reaped
+	stderr  bytes.Buffer    // what it has said, once it has ended
+	state   unix.WaitStatus // how it has ended
 }
 
-// mount mounts the container's layers on the merged directory, in the mount namespace of this process, which is to be
-// one of our own: nobody else sees the mount, and it ends with us.
+// newUnion starts the server of the container with that ID, which begins while it is not known yet what it is to serve: a program
+// of Go takes longer for that than everything else does. One that is not needed in the end is dropped.
 //
-// The layers are named relative to the folder that has the short links: 127 of them fit the option.
-func (c *Container) mount() (_ *union, err error) {
-	m, err := c.s.images.Mount(c.r.ID)
-	if err != nil {
-		return nil, err
-	}
-	bin, err := c.s.laminafs()
+// Preconditions: cutMounts.
+func (s *Store) newUnion(id string) (_ *union, err error) {
+	bin, err := s.laminafs()
 	if err != nil {
 		return nil, err
 	}
@@ -52,34 +51,67 @@ func (c *Container) mount() (_ *union, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &union{target: m.Merged, ready: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{})}
-	env, err := c.s.serverEnv(m.Merged)
-	if err == nil {
-		args := []string{bin, "-o", unionOptions(m, c), mountSource, m.Merged}
-		err = u.start(bin, args, env, m.LayersDir, theirs)
+	defer theirs.Close() // the server has it
+	u := &union{
+		sock: ours, program: bin,
+		ready: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}),
 	}
-	_ = theirs.Close()
+	env, err := s.serverEnv()
+	if err == nil {
+		args := []string{bin, mountSource, filepath.Join(s.dir(), id)} // for ps(1)
+		err = u.start(bin, args, env, s.images.LayersDir(), theirs)
+	}
 	if err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("%s: %w", bin, err)
 	}
-	if err := mountFuse(m.Merged, ours); err != nil {
-		_ = ours.Close() // it has nobody to serve, and ends
-		<-u.ended
-		return nil, fmt.Errorf("mount the container's layers: %w", err)
+	return u, nil
+}
+
+// drop ends a server that has nothing to serve.
+func (u *union) drop() {
+	_ = u.sock.Close()
+	<-u.ended
+}
+
+// mount mounts the container's layers on the merged directory, in the mount namespace of this process, which is to be
+// one of our own: nobody else sees the mount, and it ends with us. After an error the server is dropped.
+//
+// The layers are named relative to the folder that has the short links: 127 of them fit the option.
+func (u *union) mount(c *Container) (err error) {
+	defer func() {
+		if err != nil {
+			u.drop()
+		}
+	}()
+	m, err := c.s.images.Mount(c.r.ID)
+	if err != nil {
+		return err
+	}
+	if err := u.command("-o", unionOptions(m, c), mountSource, m.Merged); err != nil {
+		return fmt.Errorf("%s: %w", u.program, err)
+	}
+	u.target = m.Merged
+	if err := mountFuse(m.Merged, u.sock); err != nil {
+		return fmt.Errorf("mount the container's layers: %w", err)
 	}
 	go func() {
-		u.err = u.greet(ours)
+		u.err = u.greet(u.sock)
 		close(u.ready)
-		if u.said = u.err == nil && saysClosed(ours); !u.said {
+		if u.said = u.err == nil && saysClosed(u.sock); !u.said {
 			<-u.ended
 		}
 		close(u.closed)
-		_, _ = ours.Read(make([]byte, 1)) // the end: its descriptors are closed
+		_, _ = u.sock.Read(make([]byte, 1)) // the end: its descriptors are closed
 		close(u.gone)
-		_ = ours.Close()
+		_ = u.sock.Close()
 	}()
-	return u, nil
+	return nil
+}
+
+// command tells the server its arguments.
+func (u *union) command(args ...string) error {
+	return whileItLives(sendRights(u.sock, []byte(strings.Join(args, "\x00")+"\x00")))
 }
 
 // start starts the server. What it says is read until nobody can say anything more.
@@ -121,9 +153,9 @@ const (
 	serverFailed = 'e' // the text of an error follows
 )
 
-// serverEnv has laminafs begin as the server ("guest") for a mount on target that we make: the socket is descriptor 3, we are
-// not its child, and it finds the mount in our namespace.
-func (s *Store) serverEnv(target string) ([]string, error) {
+// serverEnv has laminafs begin as the server ("guest") for a mount that we make: the socket is descriptor 3, we are not its
+// child, and it finds the mount in our namespace. What it serves is told on the socket.
+func (s *Store) serverEnv() ([]string, error) {
 	var ns unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/mnt", &ns); err != nil {
 		return nil, fmt.Errorf("/proc/self/ns/mnt: %w", err)
@@ -132,7 +164,7 @@ func (s *Store) serverEnv(target string) ([]string, error) {
 	if os.Getenv("XDG_RUNTIME_DIR") == "" {
 		env = append(env, "XDG_RUNTIME_DIR="+s.o.RunDir) // so that it is told of the mount, for Mounts to find
 	}
-	return append(env, fmt.Sprintf("_LAMINAFS_ROLE=guest:3:0:%d:%s", ns.Ino, target)), nil
+	return append(env, fmt.Sprintf("_LAMINAFS_ROLE=guest:3:0:%d:", ns.Ino)), nil
 }
 
 // greet waits until the server answers.
@@ -204,7 +236,7 @@ func mountFuse(target string, sock *os.File) error {
 	var st unix.Statx_t // of what the kernel knows: the server is asked for nothing
 	err = unix.Statx(unix.AT_FDCWD, target, unix.AT_STATX_DONT_SYNC|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO, &st)
 	if err == nil {
-		err = passFd(sock, fd, strconv.Itoa(int(st.Dev_minor)))
+		err = whileItLives(sendRights(sock, []byte(strconv.Itoa(int(st.Dev_minor))), fd))
 	}
 	if err != nil {
 		_ = unix.Unmount(target, unix.MNT_DETACH) // the error at hand says more
@@ -212,21 +244,30 @@ func mountFuse(target string, sock *os.File) error {
 	return err
 }
 
-// passFd sends one message with a descriptor.
-func passFd(sock *os.File, fd int, text string) error {
+// sendRights sends one message, and descriptors with it.
+func sendRights(sock *os.File, text []byte, fds ...int) error {
 	raw, err := sock.SyscallConn()
 	if err != nil {
 		return err
 	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
 	var sent error
 	err = raw.Write(func(s uintptr) bool {
-		sent = unix.Sendmsg(int(s), []byte(text), unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
+		sent = unix.Sendmsg(int(s), text, rights, nil, unix.MSG_NOSIGNAL)
 		return sent != unix.EAGAIN && sent != unix.EINTR
 	})
-	if sent == unix.EPIPE || sent == unix.ECONNRESET {
-		sent = nil // it has ended, and greet says why
-	}
 	return errors.Join(err, sent)
+}
+
+// whileItLives takes it for no error that a server has ended before it is told something: greet says why it has.
+func whileItLives(err error) error {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return nil
+	}
+	return err
 }
 
 // packetPair is a pair of sockets that keep the bounds of messages; theirs is to be inherited, and blocks.

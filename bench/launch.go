@@ -98,7 +98,7 @@ func (f *Fixtures) sharedBin() (string, error) {
 		return "", err
 	}
 	return f.make("bin", func(dir string) error {
-		for _, name := range []string{Lamina, Laminafs, "lamina-init"} {
+		for _, name := range []string{Lamina, Laminafs, "lamina-monitor", "lamina-init"} {
 			path := filepath.Join(f.Bin, name)
 			if name != Lamina && name != Laminafs && !exists(path) {
 				continue // lamina can do without

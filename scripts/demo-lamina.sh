@@ -1,6 +1,6 @@
 #!/bin/bash
 # Loads an image of several layers and runs it as an ordinary user, under limits; shows what the container changed, and
-# checks all of it: scripts/demo-lamina.sh BIN, the directory with lamina and laminafs.
+# checks all of it: scripts/demo-lamina.sh BIN, the directory with our programs.
 #
 # The image is a Debian system (mmdebstrap) with two layers on top (buildah). Root prepares a cgroup for the user that
 # scripts/setup-debian.sh makes, and gives itself up: all the rest is the user's.
@@ -48,7 +48,7 @@ if [ "$(id -u)" = 0 ]; then
 	dir=$(mktemp -d /tmp/lamina-demo.XXXXXX)
 	trap 'for c in "${made[@]}"; do rmdir "$c" 2>/dev/null || true; done; rm -rf "$dir"' EXIT
 	cp "$0" "$dir/demo.sh"
-	cp "$1/lamina" "$1/laminafs" "$dir/"
+	cp "$1/lamina" "$1/lamina-monitor" "$1/lamina-init" "$1/laminafs" "$dir/"
 	mkdir "$dir/home"
 	chown -R "$user:" "$dir"
 	cd /

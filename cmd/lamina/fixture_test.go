@@ -76,7 +76,7 @@ func (f *fixture) build() error {
 	if os.Getenv("LAMINA_RACE") == "1" {
 		args, env = append(args, "-race"), append(os.Environ(), "CGO_ENABLED=1")
 	}
-	for _, name := range []string{"lamina", "lamina-metrics", "laminafs", "lamina-init"} {
+	for _, name := range []string{"lamina", "lamina-metrics", "laminafs", "lamina-monitor", "lamina-init"} {
 		if name != "lamina-init" || os.Getenv("LAMINA_RACE") != "1" { // it has to be static; lamina does without
 			args = append(args, "github.com/laminafs/lamina/cmd/"+name)
 		}

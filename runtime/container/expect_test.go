@@ -1,6 +1,8 @@
 package container
 
 import (
+	"os"
+	"os/exec"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,6 +27,37 @@ func TestExpectedMonitorHasTheContainer(t *testing.T) {
 	monitors := slices.DeleteFunc(b.processes(), func(s string) bool { return !strings.HasPrefix(s, MonitorArg0) })
 	if len(monitors) != 1 || !strings.Contains(monitors[0], id) || !strings.Contains(monitors[0], argExpected) {
 		t.Errorf("%q, want one for %s", monitors, id)
+	}
+}
+
+// TestMonitorOfAnotherVersion: it says what is wrong, in place of a start that goes wrong.
+func TestMonitorOfAnotherVersion(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{MonitorArg0, modeRun, t.TempDir(), newID(), "", "", "0"},
+		{MonitorArg0, modeRun, t.TempDir(), newID(), "", ""},
+		{MonitorArg0, modeRun, t.TempDir(), newID(), "", "", monitorVersion, argExpected, "more"},
+	} {
+		ours, theirs, err := socketPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := &exec.Cmd{Path: exe, Args: args, ExtraFiles: []*os.File{theirs}}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		_ = theirs.Close()
+		var r reply
+		if _, err := ours.receive(&r); err != nil || r.Error == nil || !strings.Contains(r.Error.unpack().Error(), "different versions") {
+			t.Errorf("%q: %+v, %v", args, r, err)
+		}
+		_ = ours.Close()
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 125 {
+			t.Errorf("%q: %v", args, err)
+		}
 	}
 }
 

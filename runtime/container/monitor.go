@@ -24,6 +24,9 @@ import (
 // MonitorArg0 is os.Args[0] of a monitor: main calls MonitorMain for it, before anything else.
 const MonitorArg0 = "lamina-monitor"
 
+// monitorVersion is os.Args[6]: of the arguments, and of the messages that follow them. lamina-monitor is a program of its own.
+const monitorVersion = "1"
+
 // The descriptors that a monitor is started with.
 const (
 	startFD = 3 // the socket to who starts it
@@ -98,17 +101,22 @@ func MonitorMain() {
 
 func monitorMain(args []string) int {
 	first, err := connOf(os.NewFile(startFD, "start"))
-	if err != nil || len(args) < 5 || len(args) > 6 {
+	if err != nil {
 		return 125 // nobody to tell
 	}
-	mode, root, id := args[0], args[1], args[2]
+	if len(args) < 6 || len(args) > 7 || args[5] != monitorVersion {
+		err := errors.New("lamina and lamina-monitor are of different versions: install both anew")
+		_ = first.send(reply{Error: packError(err)}) // who has gone does not care
+		return 125
+	}
+	mode, root, id, runDir, laminafs := args[0], args[1], args[2], args[3], args[4]
 	m := &monitor{root: -1, over: make(chan struct{}), canceled: make(chan struct{})}
-	expected := len(args) == 6
+	expected := len(args) == 7
 	if !expected {
 		unix.CloseOnExec(lockFD)
 		m.lock = os.NewFile(lockFD, "monitor.lock")
 	}
-	s, err := openStore(root, Options{RunDir: args[3], Laminafs: args[4]})
+	s, err := openStore(root, Options{RunDir: runDir, Laminafs: laminafs})
 	if err == nil {
 		err = errors.Join(cutMounts(), unix.Chdir("/"))
 	}

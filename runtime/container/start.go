@@ -191,7 +191,7 @@ func (s *Store) spawn(mode, id string, lock *os.File) (*conn, error) {
 		return nil, err
 	}
 	defer null.Close()
-	args := []string{MonitorArg0, mode, s.root, id, s.o.RunDir, s.o.Laminafs}
+	args := []string{MonitorArg0, mode, s.root, id, s.o.RunDir, s.o.Laminafs, monitorVersion}
 	files := []*os.File{null, null, null, theirs}
 	if lock != nil {
 		files = append(files, lock)

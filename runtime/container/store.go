@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/laminafs/lamina/internal/beside"
 	"github.com/laminafs/lamina/runtime/image"
 	"github.com/laminafs/lamina/runtime/volume"
 )
@@ -22,7 +23,8 @@ type Options struct {
 	// Laminafs is the program that mounts the layers. Default: the one beside our own executable, then that in $PATH.
 	Laminafs string
 
-	// Executable is what monitors are started from, with MonitorArg0 as os.Args[0]. Default: our own.
+	// Executable is what monitors are started from, with MonitorArg0 as os.Args[0]. Default: lamina-monitor beside our own
+	// executable, then our own.
 	Executable string
 
 	// Expected is the monitor of the container that is made next: Expect, with the same root and options. Nil without.
@@ -90,7 +92,9 @@ func openStore(root string, o Options) (*Store, error) {
 // fill fills in the options that were left out.
 func (s *Store) fill() {
 	if s.o.Executable == "" {
-		s.o.Executable = executable()
+		if s.o.Executable = beside.Path("lamina-monitor"); s.o.Executable == "" {
+			s.o.Executable = executable()
+		}
 	}
 	if s.o.RunDir == "" {
 		s.o.RunDir = runDir(s.root)

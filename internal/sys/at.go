@@ -224,38 +224,3 @@ func Unlink(a At) error {
 func Rmdir(a At) error {
 	return retry(func() error { return unix.Unlinkat(a.Dirfd, a.Name, unix.AT_REMOVEDIR) })
 }
-
-// RemoveAll removes the object and, when it is a directory, all below it, without following links. What is not
-// there is no error. Directories without permission bits are opened up first: they are our own.
-func RemoveAll(a At) error {
-	err := Unlink(a)
-	if err == nil || err == unix.ENOENT {
-		return nil
-	}
-	if err != unix.EISDIR && err != unix.EPERM {
-		return err
-	}
-	fd, err := Open(a, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err == unix.EACCES {
-		if err = Chmod(a, 0o700); err == nil {
-			fd, err = Open(a, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	defer Close(fd)
-	var names []string
-	if err := ReadDir(fd, func(e Dirent) { names = append(names, e.Name) }); err != nil {
-		return err
-	}
-	if len(names) > 0 {
-		_ = Chmod(Fd(fd), 0o700) // without it the first removal says why not
-	}
-	for _, name := range names {
-		if err := RemoveAll(At{fd, name}); err != nil {
-			return err
-		}
-	}
-	return Rmdir(a)
-}

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	api "github.com/moby/moby/api/types/container"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // killedCode is the exit status of a container that went with its monitor: 128 + SIGKILL.
@@ -265,5 +267,5 @@ func (s *Store) sweepLocked(id string) error {
 			}
 		}
 	}
-	return os.RemoveAll(dir)
+	return sys.RemovePath(dir)
 }

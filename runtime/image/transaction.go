@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/laminafs/lamina/internal/fault"
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -202,5 +203,5 @@ func (t *txn) end() error {
 	if t.s.exists(t.place(journalName)) {
 		return nil
 	}
-	return removeTree(t.dir)
+	return sys.RemovePath(t.dir)
 }

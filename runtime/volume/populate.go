@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // stageDir is where a volume is filled, beside its data.
@@ -55,7 +57,7 @@ func (v *Volume) Populate(ctx context.Context, src *os.File) (skipped []string, 
 
 func (v *Volume) fill(ctx context.Context, src *os.File) (skipped []string, err error) {
 	staged := filepath.Join(v.dir, stageDir)
-	if err := os.RemoveAll(staged); err != nil { // of a killed process
+	if err := sys.RemovePath(staged); err != nil { // of a killed process
 		return nil, err
 	}
 	if err := os.Mkdir(staged, 0o700); err != nil {
@@ -63,7 +65,7 @@ func (v *Volume) fill(ctx context.Context, src *os.File) (skipped []string, err 
 	}
 	defer func() {
 		if err != nil {
-			_ = os.RemoveAll(staged) // the error at hand is the one to tell
+			_ = sys.RemovePath(staged) // the error at hand is the one to tell
 		}
 	}()
 	fd, err := unix.Open(staged, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)

@@ -162,7 +162,7 @@ func (s *Store) sweep() {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), newStem) || strings.HasPrefix(e.Name(), oldStem) {
-			_ = os.RemoveAll(filepath.Join(s.dir, e.Name())) // the next change tries again
+			_ = sys.RemovePath(filepath.Join(s.dir, e.Name())) // the next change tries again
 		}
 	}
 }
@@ -207,11 +207,11 @@ func (s *Store) Create(name string, labels, opts map[string]string) (*Volume, er
 	s.sweep()
 	staged := filepath.Join(s.dir, newStem+random(8))
 	if err := stage(staged, o); err != nil {
-		_ = os.RemoveAll(staged) // the error at hand is the one to tell
+		_ = sys.RemovePath(staged) // the error at hand is the one to tell
 		return nil, fmt.Errorf("create volume %s: %w", name, err)
 	}
 	if err := os.Rename(staged, filepath.Join(s.dir, name)); err != nil {
-		_ = os.RemoveAll(staged) // likewise
+		_ = sys.RemovePath(staged) // likewise
 		return nil, fmt.Errorf("create volume %s: %w", name, err)
 	}
 	return s.read(name)
@@ -364,7 +364,7 @@ func (s *Store) remove(name string, l *os.File) error {
 	if err := flock(l, unix.LOCK_UN); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(old); err != nil {
+	if err := sys.RemovePath(old); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return nil

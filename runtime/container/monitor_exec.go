@@ -95,7 +95,7 @@ func (m *monitor) startExec(req request, files []*os.File) (p *sandbox.Process, 
 	}
 	var stdio [3]*os.File
 	for i, f := range files {
-		if at := slices.Index([]string{"stdin", "stdout", "stderr"}, req.Streams[i]); at >= 0 {
+		if at := slices.Index([]string{"stdin", "stdout", "stderr"}, req.stream(i)); at >= 0 {
 			stdio[at] = f
 		}
 	}

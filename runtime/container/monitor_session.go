@@ -26,10 +26,7 @@ type session struct {
 func (m *monitor) attach(c *conn, req request, files []*os.File) *session {
 	s := &session{m: m, c: c, start: req.Op == opStart, fore: req.Foreground}
 	for i, f := range files {
-		stream := ""
-		if i < len(req.Streams) {
-			stream = req.Streams[i]
-		}
+		stream := req.stream(i)
 		switch {
 		case stream == "stdin" && m.c.r.Config.OpenStdin:
 			s.stdin = pollable(f)

@@ -66,6 +66,14 @@ type request struct {
 	Copy       *copyRequest           `json:",omitempty"`
 }
 
+// stream is the name of the descriptor i, empty where it has none.
+func (r *request) stream(i int) string {
+	if i < len(r.Streams) {
+		return r.Streams[i]
+	}
+	return ""
+}
+
 // Events of a reply.
 const (
 	eventDone    = "done"    // the request is fulfilled

@@ -51,6 +51,9 @@ func parsePath(path string) (Address, error) {
 	if path == "" {
 		return Address{}, errors.New("unix: has no path behind it")
 	}
+	if filepath.Clean(path) == "/" {
+		return Address{}, errors.New("unix:/ is a directory, no socket")
+	}
 	return Address{Path: path}, nil
 }
 
@@ -69,6 +72,14 @@ func (a Address) String() string {
 		return "unix:" + a.Path
 	}
 	return a.Port.String()
+}
+
+// network is what package net is to listen on. With "tcp" 0.0.0.0 would be every address of IPv6 too, which nobody has asked for.
+func (a Address) network() string {
+	if a.Port.Addr().Unmap().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 // Local reports whether only this machine can reach it.

@@ -39,6 +39,8 @@ func TestParse(t *testing.T) {
 		{"127.0.0.1:65536", `error: port "65536": want 1 to 65535`, false},
 		{"127.0.0.1:http", `error: port "http": want 1 to 65535`, false},
 		{"unix:", "error: unix: has no path behind it", false},
+		{"unix:/", "error: unix:/ is a directory, no socket", false},
+		{"unix://", "error: unix:/ is a directory, no socket", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.in, func(t *testing.T) {
@@ -206,4 +208,57 @@ func TestPortInUse(t *testing.T) {
 	if _, err := Listen(a); err == nil || err.Error() != "listen at "+a.String()+": address already in use" {
 		t.Error(err)
 	}
+}
+
+// Who asks for the network of IPv4 is not reached by that of IPv6.
+func TestAddressesOfOneFamily(t *testing.T) {
+	if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+		t.Skipf("needs IPv6: %v", err)
+	} else {
+		_ = l.Close()
+	}
+	for in, reached := range map[string]bool{"0.0.0.0": false, "[::ffff:0.0.0.0]": false, "127.0.0.1": false, "[::1]": true, "[::]": true} {
+		t.Run(in, func(t *testing.T) {
+			port := freePort(t)
+			a, err := Parse(in + ":" + port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := Listen(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if c, err := net.Dial("tcp6", "[::1]:"+port); err == nil {
+				_ = c.Close()
+				if !reached {
+					t.Error("it is reached by IPv6")
+				}
+			} else if reached || !errors.Is(err, unix.ECONNREFUSED) {
+				t.Error(err)
+			}
+			c, err := net.Dial("tcp4", "127.0.0.1:"+port)
+			if err == nil {
+				_ = c.Close()
+			}
+			if want := in != "[::1]"; (err == nil) != want {
+				t.Errorf("by IPv4: %v, want that it is reached: %v", err, want)
+			}
+		})
+	}
+}
+
+// freePort is one that nobody has now, of either family.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }

@@ -21,7 +21,7 @@ import (
 // Errors: EADDRINUSE where somebody listens; EEXIST where a socket was to be and something else is.
 func Listen(a Address) (net.Listener, error) {
 	if a.Path == "" {
-		l, err := net.Listen("tcp", a.Port.String())
+		l, err := net.Listen(a.network(), a.Port.String())
 		if err != nil {
 			return nil, fmt.Errorf("listen at %s: %w", a, cause(err))
 		}

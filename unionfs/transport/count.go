@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -88,7 +89,7 @@ func (c *counts) failed(op kind, status fuse.Status) {
 // panicked ends a request whose method, in capitals, did not return: the loop answers EIO. How long it took is not told.
 func (c *counts) panicked(method string) {
 	for op, name := range opNames {
-		if name == method {
+		if strings.ReplaceAll(name, "_", "") == method {
 			c.failed(kind(op), fuse.EIO)
 			if t := c.timing.Load(); t != nil {
 				t.inFlight.Add(-1)

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -64,6 +66,36 @@ func TestEveryKindHasAName(t *testing.T) {
 	names := slices.Sorted(slices.Values(opNames[:]))
 	if len(slices.Compact(names)) != len(opNames) {
 		t.Errorf("one of %q is there twice", names)
+	}
+	// linux/fuse.h, enum fuse_opcode, of protocol 7.45; FUSE_ is left out.
+	kernels := strings.Fields(`LOOKUP FORGET GETATTR SETATTR READLINK SYMLINK MKNOD MKDIR UNLINK RMDIR RENAME LINK OPEN READ WRITE
+		STATFS RELEASE FSYNC SETXATTR GETXATTR LISTXATTR REMOVEXATTR FLUSH INIT OPENDIR READDIR RELEASEDIR FSYNCDIR GETLK SETLK
+		SETLKW ACCESS CREATE INTERRUPT BMAP DESTROY IOCTL POLL NOTIFY_REPLY BATCH_FORGET FALLOCATE READDIRPLUS RENAME2 LSEEK
+		COPY_FILE_RANGE SETUPMAPPING REMOVEMAPPING SYNCFS TMPFILE STATX COPY_FILE_RANGE_64`)
+	for _, name := range opNames {
+		if !slices.Contains(kernels, name) {
+			t.Errorf("the kernel knows no %s", name)
+		}
+	}
+}
+
+// A panic is counted for the kind that panics, whatever its method is called.
+func TestPanicOfEveryKindIsCounted(t *testing.T) {
+	methods := reflect.TypeFor[*requests]()
+	known := map[string]bool{}
+	for i := range methods.NumMethod() {
+		known[strings.ToUpper(methods.Method(i).Name)] = true
+	}
+	for op, name := range opNames {
+		method := strings.ReplaceAll(name, "_", "")
+		if !known[method] && kind(op) != opInit {
+			t.Errorf("%s: requests has no method for it", name)
+		}
+		r, _ := newFixed()
+		r.panicked(method)
+		if got := r.errorsOf(kind(op))["EIO"]; got != 1 {
+			t.Errorf("%s: %d EIO, want 1", name, got)
+		}
 	}
 }
 

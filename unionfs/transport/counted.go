@@ -48,6 +48,7 @@ const (
 	opCount
 )
 
+// opNames are those of linux/fuse.h, without FUSE_.
 var opNames = [opCount]string{
 	opInit:          "INIT",
 	opForget:        "FORGET",
@@ -78,7 +79,7 @@ var opNames = [opCount]string{
 	opGetLk:         "GETLK",
 	opSetLk:         "SETLK",
 	opSetLkw:        "SETLKW",
-	opCopyFileRange: "COPYFILERANGE",
+	opCopyFileRange: "COPY_FILE_RANGE",
 	opIoctl:         "IOCTL",
 	opFlush:         "FLUSH",
 	opFsync:         "FSYNC",

@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/laminafs/lamina/internal/endpoint"
 	"github.com/laminafs/lamina/internal/figures"
@@ -167,6 +168,28 @@ func TestReadOnly(t *testing.T) {
 		_ = resp.Body.Close()
 		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 			t.Errorf("a header of 1 MiB: %s", resp.Status)
+		}
+	}
+}
+
+// Every endpoint tells what built it, and of its process and its runtime.
+func TestRegistry(t *testing.T) {
+	families, err := NewRegistry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string][]string{}
+	for _, f := range families {
+		for _, l := range f.Metric[0].Label {
+			told[f.GetName()] = append(told[f.GetName()], l.GetName())
+		}
+	}
+	if got, want := told["go_build_info"], []string{"checksum", "path", "version"}; !slices.Equal(got, want) {
+		t.Errorf("go_build_info has labels %q, want %q", got, want)
+	}
+	for _, name := range []string{"go_info", "go_goroutines", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"} {
+		if !slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == name }) {
+			t.Errorf("there is no %s", name)
 		}
 	}
 }

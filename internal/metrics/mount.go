@@ -74,7 +74,7 @@ var mountMetrics = []metric{
 	},
 	counter("laminafs_interrupted_requests_total", "Requests that gave up because a signal came.",
 		func(m *figures.Mount) float64 { return float64(m.Requests.Interrupted) }),
-	gauge("laminafs_requests_in_flight", "Requests that are being handled.",
+	gauge("laminafs_requests_in_flight", "Requests that are being handled, of those that came after the first look.",
 		func(m *figures.Mount) float64 { return float64(m.Requests.InFlight) }),
 	{
 		Desc{"laminafs_requests_waiting", "Requests that the kernel waits for, handled or not yet.", prometheus.GaugeValue, nil},

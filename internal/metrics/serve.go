@@ -27,7 +27,8 @@ const (
 // NewRegistry has what every endpoint tells of its own process.
 func NewRegistry() *prometheus.Registry {
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(collectors.NewBuildInfoCollector(), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
 

@@ -222,6 +222,8 @@ func (fs *FS) probeUpper(cfg *Config) error {
 		if _, err := sys.Getxattr(fs.lockFile(), "user.lamina.probe", nil); errors.Is(err, unix.ENOTSUP) {
 			fs.withoutXattrs(cfg, err)
 		}
+		fs.canChown = fs.probeChown(fs.lockFile())
+		_ = sys.Chown(fs.lockFile(), int(fs.euid), int(fs.egid)) // what was possible one way is the other
 		return nil
 	}
 	if err != nil {
@@ -231,6 +233,7 @@ func (fs *FS) probeUpper(cfg *Config) error {
 	if err := sys.Setxattr(tmp, "user.lamina.probe", []byte("1"), 0); err != nil && !sys.NoRoom(err) {
 		fs.withoutXattrs(cfg, err)
 	}
+	fs.canChown = fs.probeChown(tmp)
 	var typ uint8
 	err = fs.listStaging(func(e sys.Dirent) {
 		if e.Name == tmp.Name {

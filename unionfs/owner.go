@@ -16,7 +16,6 @@ import (
 
 // prepareOwners finds out which it is.
 func (fs *FS) prepareOwners(cfg *Config) error {
-	fs.canChown = fs.probeChown()
 	fs.overrideAlways = cfg.XattrPermissions > 0
 	switch {
 	case fs.upper.override != "": // a tree goes on with the spelling it has
@@ -34,23 +33,7 @@ func (fs *FS) prepareOwners(cfg *Config) error {
 }
 
 // probeChown tries whether an object can be given to another user.
-func (fs *FS) probeChown() bool {
-	if fs.euid != 0 {
-		return false
-	}
-	tmp := fs.stage.Temp()
-	err := sys.Mknod(tmp, unix.S_IFREG|0o600, 0)
-	if sys.NoRoom(err) {
-		lock := fs.lockFile()
-		defer func() { _ = sys.Chown(lock, int(fs.euid), int(fs.egid)) }() // what was possible one way is the other
-		return sys.Chown(lock, 1, 1) == nil
-	}
-	if err != nil {
-		return false
-	}
-	defer fs.stage.Discard(tmp)
-	return sys.Chown(tmp, 1, 1) == nil
-}
+func (fs *FS) probeChown(at sys.At) bool { return fs.euid == 0 && sys.Chown(at, 1, 1) == nil }
 
 // markUpperRoot gives the upper's root the attribute, by which everybody tells that the layer has it.
 func (fs *FS) markUpperRoot() error {

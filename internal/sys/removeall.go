@@ -32,7 +32,7 @@ func RemovePath(path string) error { return RemoveAll(At{unix.AT_FDCWD, path}) }
 // remover removes one tree.
 type remover struct {
 	top   int // the directory that all goes with; -1 before it is open
-	moved int // directories moved up into top
+	moved int // the last number given to a directory moved up into top
 }
 
 // remove removes what is at a, depth levels below top.
@@ -47,8 +47,7 @@ func (r *remover) remove(a At, typ uint8, depth int) error {
 		}
 	}
 	if depth > maxOpenDepth {
-		r.moved++
-		return Rename(a, At{r.top, ".deep" + strconv.Itoa(r.moved)}, 0)
+		return r.moveUp(a)
 	}
 	fd, err := openOwn(a)
 	switch {
@@ -77,19 +76,55 @@ func (r *remover) remove(a At, typ uint8, depth int) error {
 	return nil
 }
 
+// moveUp moves the directory a into top, under a name that nothing has there.
+func (r *remover) moveUp(a At) error {
+	for opened := false; ; {
+		r.moved++
+		switch err := Rename(a, At{r.top, ".deep" + strconv.Itoa(r.moved)}, 0); {
+		case err == unix.ENOTEMPTY || err == unix.EEXIST || err == unix.ENOTDIR: // something has
+		case err == unix.EACCES && !opened: // its ".." is written to
+			opened = true
+			if err := Chmod(a, 0o700); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}
+
 // openOwn opens a directory that is on the mount of its parent, where a has one.
 func openOwn(a At) (fd int, err error) {
-	how := &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV}
+	open := openUnmounted
 	if a.Dirfd == unix.AT_FDCWD {
-		how.Resolve = 0 // a path, which leads over mounts
+		open = Open // a path, which leads over mounts
 	}
-	open := func() error { fd, err = unix.Openat2(a.Dirfd, a.Name, how); return err }
-	if err = retry(open); err == unix.EACCES {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY
+	if fd, err = open(a, flags, 0); err == unix.EACCES {
 		if err = Chmod(a, 0o700); err == nil {
-			err = retry(open)
+			fd, err = open(a, flags, 0)
 		}
 	}
 	return fd, err
+}
+
+// openUnmounted is Open of what nothing is mounted on: EXDEV otherwise. A kernel before 5.6, or a seccomp profile, has no
+// openat2(2); rmdir(2) of what is not empty is told of a mount first.
+func openUnmounted(a At, flags int, mode uint32) (int, error) {
+	fd, err := OpenBeneath(a.Dirfd, a.Name, flags)
+	if err != unix.ENOSYS {
+		return fd, err
+	}
+	switch err := Rmdir(a); err {
+	case unix.ENOTEMPTY, unix.EEXIST:
+		return Open(a, flags, mode)
+	case nil:
+		return -1, unix.ENOENT
+	case unix.EBUSY:
+		return -1, unix.EXDEV
+	default:
+		return -1, err
+	}
 }
 
 // emptyTop removes all in top. What was moved up is in there too, and may have moved up more.

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -173,7 +174,8 @@ func (c Compare) ours(system string) bool { return c.Ours == nil || c.Ours(syste
 func differences(a, b Machine) (list []string) {
 	for _, d := range []struct{ what, a, b string }{
 		{"kernels", a.Kernel, b.Kernel}, {"numbers of CPUs", fmt.Sprint(a.CPUs), fmt.Sprint(b.CPUs)}, {"CPUs", a.CPUModel, b.CPUModel},
-		{"filesystems below the layers", a.Filesystem, b.Filesystem}, {"users", a.Rootless, b.Rootless},
+		{"filesystems below the layers", a.Filesystem, b.Filesystem}, {"users", cmp.Or(a.Rootless, "root"), cmp.Or(b.Rootless, "root")},
+		{"versions of fio", cmp.Or(a.Versions["fio"], "none"), cmp.Or(b.Versions["fio"], "none")}, // without one, loops of our own
 	} {
 		if d.a != d.b {
 			list = append(list, fmt.Sprintf("different %s: %s and %s", d.what, d.a, d.b))

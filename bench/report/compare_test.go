@@ -119,6 +119,22 @@ func TestCompareSaysWhatHasNoFigure(t *testing.T) {
 	}
 }
 
+// With fio and without it the same workloads are done by other loops.
+func TestCompareSaysThatFioDiffers(t *testing.T) {
+	before, after := made(map[string][]int{"laminafs": {1}}), made(map[string][]int{"laminafs": {1}})
+	before.Machine.Versions["fio"] = "fio-3.33"
+	after.Machine.Rootless = "many ids"
+	changes, err := Compare{}.Run(before, after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"different users: root and many ids", "different versions of fio: fio-3.33 and none"} {
+		if !slices.Contains(changes.Warnings, want) {
+			t.Errorf("notes %q, want %q", changes.Warnings, want)
+		}
+	}
+}
+
 // What could be measured and cannot any more is no silence: of ours it is a regression, of others a note.
 func TestCompareFindsWhatIsMissing(t *testing.T) {
 	both := func() *Report { return made(map[string][]int{"overlay": {1}, "laminafs": {1}}) }

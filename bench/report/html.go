@@ -17,6 +17,7 @@ type htmlGroup struct {
 	Name        string
 	Ratios, CPU template.HTML // SVG
 	Tables      []htmlTable
+	Opcodes     htmlList
 	Workloads   []Workload
 }
 
@@ -25,6 +26,11 @@ type htmlTable struct {
 	Open  bool
 	Head  []string
 	Rows  [][]string
+}
+
+type htmlList struct {
+	Title string
+	Lines []string
 }
 
 type htmlVerdict struct {
@@ -43,6 +49,7 @@ func (r *Report) HTML(w io.Writer) error {
 		Skipped  []*skipGroup
 		Verdicts []htmlVerdict
 		Groups   []htmlGroup
+		Memory   htmlTable
 	}{Report: r, Others: 100 * r.others(), Busy: r.others() > Quiet, Cut: r.cut(), Wrong: r.Incorrect(), Skipped: r.skipped()}
 	for _, v := range r.Verdicts() {
 		data.Verdicts = append(data.Verdicts, htmlVerdict{v, v.got()})
@@ -53,6 +60,9 @@ func (r *Report) HTML(w io.Writer) error {
 			return err
 		}
 		data.Groups = append(data.Groups, g)
+	}
+	if rows := r.memoryRows(); len(rows) > 0 {
+		data.Memory = htmlTable{Title: memoryTitle, Head: rows[0], Rows: rows[1:]}
 	}
 	return page.Execute(w, data)
 }
@@ -79,6 +89,7 @@ func (r *Report) htmlGroup(name string) (g htmlGroup, err error) {
 	} {
 		g.Tables = append(g.Tables, r.htmlTable(g.Workloads, systems, t.title, t.of, t.ratios, i == 0))
 	}
+	g.Opcodes = htmlList{opcodeTitle, r.opcodeLines(g.Workloads, systems)}
 	return g, nil
 }
 

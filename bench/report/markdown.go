@@ -160,15 +160,26 @@ func table(b *bytes.Buffer, rows [][]string) {
 
 // opcodes lists the requests of the systems that count them, the most frequent first.
 func (r *Report) opcodes(b *bytes.Buffer, workloads []Workload, systems []string) {
-	title := "\nRequests by opcode, of the repetition with the median time.\n\n"
+	for i, line := range r.opcodeLines(workloads, systems) {
+		if i == 0 {
+			fmt.Fprintf(b, "\n%s.\n\n", opcodeTitle)
+		}
+		fmt.Fprintf(b, "- %s\n", line)
+	}
+}
+
+// opcodeTitle is that of opcodeLines.
+const opcodeTitle = "Requests by opcode, of the repetition with the median time"
+
+func (r *Report) opcodeLines(workloads []Workload, systems []string) (lines []string) {
 	for _, w := range workloads {
 		for _, sys := range systems {
 			if requests := r.requests(w.Name, sys); requests != nil {
-				fmt.Fprintf(b, "%s- %s on %s: %s\n", title, w.Name, sys, formatRequests(requests))
-				title = ""
+				lines = append(lines, fmt.Sprintf("%s on %s: %s", w.Name, sys, formatRequests(requests)))
 			}
 		}
 	}
+	return lines
 }
 
 func formatRequests(requests map[string]int64) string {
@@ -192,6 +203,17 @@ func formatRequests(requests map[string]int64) string {
 
 // memory tells what an object costs, where that is what the workload is about.
 func (r *Report) memory(b *bytes.Buffer) {
+	if rows := r.memoryRows(); len(rows) > 0 {
+		fmt.Fprintf(b, "\n## %s\n\n", memoryTitle)
+		table(b, rows)
+	}
+}
+
+// memoryTitle is that of memoryRows.
+const memoryTitle = "Memory of a server that has seen everything"
+
+// memoryRows have a head first; there are none where no workload is about memory.
+func (r *Report) memoryRows() [][]string {
 	rows := [][]string{{"workload", "system", "objects", "before", "after", "peak", "bytes an object", "descriptors"}}
 	for _, w := range r.Workloads {
 		for _, sys := range r.Systems {
@@ -204,10 +226,10 @@ func (r *Report) memory(b *bytes.Buffer) {
 			}
 		}
 	}
-	if len(rows) > 1 {
-		fmt.Fprint(b, "\n## Memory of a server that has seen everything\n\n")
-		table(b, rows)
+	if len(rows) == 1 {
+		return nil
 	}
+	return rows
 }
 
 // held is what a server held in the repetition in which that was the median; nil where the workload is not about that.

@@ -311,6 +311,32 @@ func TestPageFetchesNothing(t *testing.T) {
 	}
 }
 
+// The page has what the tables have: also requests by opcode, and what an object costs.
+func TestPageHasRequestsAndMemory(t *testing.T) {
+	r := made(map[string][]int{"overlay": {10}, "laminafs": {20}})
+	var plain bytes.Buffer
+	if err := r.HTML(&plain); err != nil {
+		t.Fatal(err)
+	}
+	for i := range r.Samples {
+		if m := r.Samples[i].Memory; m != nil {
+			*m = Memory{Before: 10 << 20, After: 50 << 20, Peak: 50 << 20, Objects: 1 << 20, FDs: 7, FDLimit: 8}
+		}
+	}
+	var b bytes.Buffer
+	if err := r.HTML(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<li>walk on laminafs: 21: LOOKUP 20, READ 1</li>", ">Memory of a server that", "<td>1048576</td>", "<td>7 of 8</td>"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in it", want)
+		}
+	}
+	if strings.Contains(plain.String(), ">Memory of a server that") {
+		t.Error("it has a table of memory where no workload is about that")
+	}
+}
+
 func TestChartIsSVG(t *testing.T) {
 	busy := made(map[string][]int{"overlay": {10}, "laminafs": {20}})
 	busy.Machine.Others = 0.5

@@ -172,7 +172,7 @@ func (e *launchEnv) runBundle(rootfs string, command []string) (r result, err er
 	if _, err := e.call(filepath.Join(e.bin, "laminafs"), "-o", opts, layers+"/merged"); err != nil {
 		return r, err
 	}
-	r, err = e.outcome("runc", []string{"--root", e.path("runc"), "run", "bench"})
+	r, err = e.outcome("runc", []string{"--root", e.path("runc"), "run", e.runcID()})
 	if e := e.unmount(layers + "/merged"); err == nil {
 		err = e
 	}

@@ -27,6 +27,9 @@ type Progress interface {
 	// Step says what comes next. Skipped says that n samples will not be taken after all.
 	Step(rep int, workload, system string)
 	Skipped(n int, why string)
+
+	// Done says that the last sample is taken.
+	Done()
 }
 
 // column is a system that does a workload.
@@ -79,6 +82,7 @@ func (s *Suite) Run() (_ *report.Report, err error) {
 			}
 		}
 	}
+	s.Progress.Done()
 	return s.found.all(), nil
 }
 

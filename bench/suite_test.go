@@ -16,6 +16,7 @@ import (
 type quiet struct{ steps, skipped int }
 
 func (q *quiet) Total(int)                {}
+func (q *quiet) Done()                    {}
 func (q *quiet) Step(int, string, string) { q.steps++ }
 func (q *quiet) Skipped(n int, _ string)  { q.skipped += n }
 

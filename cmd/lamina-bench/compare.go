@@ -26,17 +26,17 @@ func compareCommand() *cobra.Command {
 				c.Of = append(c.Of, report.Of(name))
 			}
 			for _, p := range ours {
-				if _, err := path.Match(p, ""); err != nil {
+				if _, err := match(p, ""); err != nil {
 					return fmt.Errorf("--ours %q: %w", p, err)
 				}
 			}
 			c.Ours = func(system string) bool {
-				return slices.ContainsFunc(ours, func(p string) bool { ok, _ := path.Match(p, system); return ok })
+				return slices.ContainsFunc(ours, func(p string) bool { ok, _ := match(p, system); return ok })
 			}
 			switch {
-			case c.Alpha <= 0 || c.Alpha >= 1:
+			case !(c.Alpha > 0 && c.Alpha < 1): // nor is it NaN
 				return fmt.Errorf("--alpha %g: want a number between 0 and 1", c.Alpha)
-			case c.Threshold < 0:
+			case !(c.Threshold >= 0):
 				return fmt.Errorf("--threshold %g: want a fraction, 0 or more", c.Threshold)
 			}
 			return compare(cmd, c, args[0], args[1])
@@ -52,6 +52,12 @@ func compareCommand() *cobra.Command {
 	set.Float64Var(&c.Threshold, "threshold", 0.05, "`fraction` by which a median has to be worse for a regression")
 	set.StringSliceVar(&ours, "ours", []string{"lamina*"}, "`patterns` of the systems of which a regression counts")
 	return cmd
+}
+
+// match is path.Match for the names of systems, in whose options a slash is a character as any other.
+func match(pattern, system string) (bool, error) {
+	plain := strings.NewReplacer("/", "\x00")
+	return path.Match(plain.Replace(pattern), plain.Replace(system))
 }
 
 func compare(cmd *cobra.Command, c report.Compare, before, after string) error {

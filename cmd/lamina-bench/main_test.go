@@ -654,6 +654,8 @@ func TestCompareStatus(t *testing.T) {
 		{[]string{"--ours", "podman", base, slow}, 0, "+30.00%"},
 		{[]string{"--of", "cpu", base, slow}, 1, "REGRESSION: cpu"},
 		{[]string{"--of", "luck", base, slow}, 2, `--of "luck": there are [wall cpu count peak]`},
+		{[]string{"--alpha", "nan", base, slow}, 2, "--alpha NaN: want a number"},
+		{[]string{"--threshold", "nan", base, slow}, 2, "--threshold NaN: want a fraction"},
 		{[]string{base, broken}, 2, broken + ": not a report"},
 		{[]string{base, "/nowhere.json"}, 2, "open /nowhere.json: no such file"},
 		{[]string{base}, 2, "accepts 2 arg(s)"},
@@ -668,13 +670,23 @@ func TestCompareStatus(t *testing.T) {
 
 func TestRunSaysWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
+	comma := filepath.Join(dir, "a,b")
+	if err := os.Mkdir(comma, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	u := ordinary(t)
 	for _, tt := range []struct{ args, want string }{
 		{"--systems aufs", `there is no system "aufs": there are plain, overlay`},
 		{"--systems overlay:x=y", "only laminafs has options"},
 		{"--workloads dance", `there is no workload "dance"`},
 		{"--scale huge", `--scale "huge": full, small, tiny, or a number`},
 		{"--scale -1", `--scale "-1"`},
+		{"--scale nan", `--scale "nan": full, small, tiny, or a number`},
 		{"--reps 0", "--reps 0: at least one"},
+		{"--user root", "--user root: that is no ordinary user"},
+		{"--user lamina-test,lamina-test", "--user: lamina-test is there twice"},
+		{"--dir " + comma + " --workloads walk-cold", "a comma, a colon or a backslash has a meaning in mount options"},
+		{"--out= --workloads walk-cold", "--out: it is empty"},
 		{"--user no-such-user", "no-such-user"},
 		{"--dir /nowhere --workloads walk-cold", "/nowhere"},
 		{"extra", `unknown command "extra"`},
@@ -694,7 +706,6 @@ func TestRunSaysWhatIsWrong(t *testing.T) {
 	if _, err := os.Stat(dir + "/out"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("there is a report: %v", err)
 	}
-	u := ordinary(t)
 	if _, complaints, code := call(t, u, "run", "--workloads", "walk-cold", "--out", dir+"/out"); code != exitFailed || !strings.Contains(complaints, "permission denied") {
 		t.Errorf("in somebody else's directory: exit status %d, %q", code, complaints)
 	}
@@ -757,5 +768,8 @@ func TestListAndShow(t *testing.T) {
 	}
 	if _, err := os.Stat(dir + "/report.html"); err != nil {
 		t.Error(err)
+	}
+	if out, complaints, code := call(t, nil, "show", "--out", "/dev/null/x", path); code != exitFailed || out != "" || strings.Contains(complaints, "all that is left") {
+		t.Errorf("show --out where nothing can be: exit status %d, %s%s", code, out, complaints)
 	}
 }

@@ -33,7 +33,9 @@ func (p *plan) systems() (list []bench.System, err error) {
 	return list, nil
 }
 
-// check reports whether there is something to be measured, and what.
+// check returns the workloads that one of the systems does.
+//
+// Errors: there is none, or what was asked for makes no sense.
 func (p *plan) check() ([]bench.Workload, error) {
 	systems, err := p.systems()
 	if err != nil {
@@ -43,14 +45,13 @@ func (p *plan) check() ([]bench.Workload, error) {
 	if err != nil {
 		return nil, err
 	}
-	some := false
 	for i, s := range systems {
 		if slices.ContainsFunc(systems[:i], func(o bench.System) bool { return o.Name == s.Name }) {
 			return nil, fmt.Errorf("--systems: %s is there twice", s.Name)
 		}
-		some = some || slices.ContainsFunc(workloads, func(w bench.Workload) bool { return w.Can(s) })
 	}
-	if !some {
+	workloads = slices.DeleteFunc(workloads, func(w bench.Workload) bool { return !slices.ContainsFunc(systems, w.Can) })
+	if len(workloads) == 0 {
 		return nil, errors.New("nothing to be measured: none of --systems does any of --workloads")
 	}
 	return workloads, nil

@@ -77,6 +77,16 @@ func (p *progress) Skipped(n int, why string) {
 	}
 }
 
+// Done counts the sample that nothing follows.
+func (p *progress) Done() {
+	p.mu.Lock()
+	started := p.now != ""
+	p.mu.Unlock()
+	if p.bar != nil && started {
+		p.bar.Increment()
+	}
+}
+
 // Close leaves the bar as it is.
 func (p *progress) Close() {
 	if p.bars == nil {

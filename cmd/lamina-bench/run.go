@@ -68,6 +68,7 @@ end with it, however it ends.`,
 func (o *options) run(out io.Writer) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
+	outlivePipes()
 	plan, err := o.plan(ctx)
 	if err != nil {
 		return err
@@ -103,6 +104,11 @@ func (o *options) run(out io.Writer) (err error) {
 	}
 	return o.judge(r)
 }
+
+// outlivePipes has a write to a pipe that nobody reads any more fail, as any other. Whoever looks at the beginning of what we say
+// does not want a run to end, nor all that it has made to stay. Programs that we start die of it as ever: they would not if it
+// were ignored.
+func outlivePipes() { signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE) }
 
 // judge is errWorse where a result of ours is wrong, or of the plain directory, by which all others are judged. What peers do
 // wrong is in the report, and nothing that anybody here could put right.
@@ -171,15 +177,30 @@ func (o *options) plan(ctx context.Context) (*plan, error) {
 		}
 	}
 	p.Bin = o.bin
+	// The kernel tells of a mount by the path that has no links in it.
+	if o.dir, err = filepath.EvalSymlinks(o.dir); err != nil {
+		return nil, fmt.Errorf("--dir: %w", err)
+	}
+	if strings.ContainsAny(o.dir, `,:\`) {
+		return nil, fmt.Errorf("--dir %q: a comma, a colon or a backslash has a meaning in mount options", o.dir)
+	}
 	for _, name := range o.users {
 		c, err := caller(name)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case c.UID == 0:
+			return nil, fmt.Errorf("--user %s: that is no ordinary user", name)
+		case slices.Contains(p.Callers, c):
+			return nil, fmt.Errorf("--user: %s is there twice", name)
 		}
 		p.Callers = append(p.Callers, c)
 	}
 	if len(p.Callers) > 0 && os.Getuid() != 0 {
 		return nil, errors.New("--user: only root can measure as somebody else")
+	}
+	if o.out == "" {
+		return nil, errors.New("--out: it is empty")
 	}
 	if err := writable(o.out); err != nil {
 		return nil, fmt.Errorf("--out: %w", err)
@@ -244,7 +265,7 @@ func parseScale(text string) (float64, error) {
 		return n, nil
 	}
 	n, err := strconv.ParseFloat(text, 64)
-	if err != nil || n <= 0 || n > 100 {
+	if err != nil || !(n > 0 && n <= 100) { // nor is it NaN
 		return 0, fmt.Errorf("--scale %q: full, small, tiny, or a number above 0 and up to 100", text)
 	}
 	return n, nil
@@ -256,15 +277,15 @@ func caller(name string) (c bench.Caller, err error) {
 	if err != nil {
 		return c, err
 	}
-	c.Name = u.Username
-	for text, id := range map[string]*uint32{u.Uid: &c.UID, u.Gid: &c.GID} {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return c, fmt.Errorf("user %s: %w", name, err)
-		}
-		*id = uint32(n)
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return c, fmt.Errorf("user %s: %w", name, err)
 	}
-	return c, nil
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return c, fmt.Errorf("user %s: %w", name, err)
+	}
+	return bench.Caller{Name: u.Username, UID: uint32(uid), GID: uint32(gid)}, nil
 }
 
 // findRootfs gets the Debian system, while the network and all of the caller's ids are still there. Without one, what
@@ -312,6 +333,11 @@ func (o *options) write(out io.Writer, r *report.Report) error {
 	if err := r.WriteFiles(o.out); err != nil {
 		return errors.Join(fmt.Errorf("%w; the tables are all that is left of the run", err), r.Markdown(out))
 	}
+	return o.text(out, r)
+}
+
+// text shows the tables, or writes and shows the entry for the ledger.
+func (o *options) text(out io.Writer, r *report.Report) error {
 	if o.ledger == "" {
 		return r.Markdown(out)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/bench"
 	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/idmap"
 )
@@ -25,6 +27,9 @@ type scratch struct {
 
 // scratchPrefix is short, as the rest of the name is: podman takes no directory whose path is longer than 50 bytes.
 const scratchPrefix = "lbench-"
+
+// work is the directory in it on which a stage measures. The name is short: 500 layers are in one option.
+const work = "w"
 
 func newScratch(parent string) (s scratch, err error) {
 	for range 100 {
@@ -45,8 +50,9 @@ func newScratch(parent string) (s scratch, err error) {
 
 func (s *scratch) path(name string) string { return filepath.Join(s.Dir, name) }
 
+// remove removes everything, also what containers have left that were killed.
 func (s *scratch) remove() error {
-	return errors.Join(removeTree(s.Dir), s.lock.Close())
+	return errors.Join(bench.RemoveGroups(s.path(work)), removeTree(s.Dir), s.lock.Close())
 }
 
 // lock takes a directory's lock, if nobody has it.
@@ -64,8 +70,9 @@ func lock(dir string) (*os.File, error) {
 // removeStale removes what killed runs of this user have left in a directory. What cannot be removed is told of, and
 // otherwise in nobody's way.
 func removeStale(parent string) {
-	dirs, _ := filepath.Glob(filepath.Join(parent, scratchPrefix+"*")) // the pattern is right
-	for _, dir := range dirs {
+	names, _ := fs.Glob(os.DirFS(parent), scratchPrefix+"*") // the pattern is right; that of a parent might be another
+	for _, name := range names {
+		dir := filepath.Join(parent, name)
 		var st unix.Stat_t
 		if unix.Lstat(dir, &st) != nil || int(st.Uid) != os.Getuid() || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
@@ -75,7 +82,7 @@ func removeStale(parent string) {
 			continue // it lives
 		}
 		fmt.Fprintln(os.Stderr, "removing what a killed run has left:", dir)
-		if err := errors.Join(unmountBelow(dir), removeTree(dir), f.Close()); err != nil {
+		if err := errors.Join(unmountBelow(dir), bench.RemoveGroups(filepath.Join(dir, work)), removeTree(dir), f.Close()); err != nil {
 			fmt.Fprintln(os.Stderr, "lamina-bench:", err)
 		}
 	}

@@ -18,7 +18,10 @@ func showCommand() *cobra.Command {
 			case err != nil:
 				return err
 			case o.out != "":
-				return o.write(cmd.OutOrStdout(), r)
+				if err := r.WriteFiles(o.out); err != nil {
+					return err
+				}
+				return o.text(cmd.OutOrStdout(), r)
 			case o.ledger != "":
 				return r.Ledger(cmd.OutOrStdout(), o.ledger)
 			}

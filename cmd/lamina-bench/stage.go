@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -128,6 +129,7 @@ func takeStage() (code int, ours bool) {
 	if err := json.Unmarshal([]byte(told), &s); err != nil {
 		return status(fmt.Errorf("%s: %w", envStage, err)), true
 	}
+	outlivePipes()
 	return status(s.measure()), true
 }
 
@@ -138,7 +140,7 @@ func (s *stage) measure() (err error) {
 			return err
 		}
 	}
-	dir := s.Plan.Scratch.path("w") // a short name: 500 layers are in one option
+	dir := s.Plan.Scratch.path(work)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
@@ -195,7 +197,7 @@ func enter() error {
 // runDir has servers tell of themselves where it goes with the run, also with one that is interrupted.
 func (s *stage) runDir(dir string) error {
 	if os.Getuid() == 0 && s.Launchers {
-		return privateRunDir()
+		return s.privateRunDirs()
 	}
 	path := filepath.Join(dir, "run")
 	if err := os.Mkdir(path, 0o700); err != nil {
@@ -204,14 +206,19 @@ func (s *stage) runDir(dir string) error {
 	return os.Setenv("XDG_RUNTIME_DIR", path)
 }
 
-// privateRunDir is what our namespace sees of root's.
-func privateRunDir() error {
-	const path = "/run/laminafs"
-	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil // then laminafs cannot either, and goes elsewhere
+// privateRunDirs are what our namespace sees of root's: where programs note things about processes, and no option says where.
+func (s *stage) privateRunDirs() error {
+	paths := []string{"/run/laminafs"}
+	if slices.Contains(s.Plan.Systems, bench.Podman) {
+		paths = append(paths, "/run/runc", "/run/netns")
 	}
-	if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
-		return fmt.Errorf("mount %s: %w", path, err)
+	for _, path := range paths {
+		if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			continue // then the program cannot either, and goes elsewhere
+		}
+		if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
+			return fmt.Errorf("mount %s: %w", path, err)
+		}
 	}
 	return nil
 }

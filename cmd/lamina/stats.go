@@ -168,9 +168,11 @@ func (a *app) figures(ctx context.Context) map[int]*figures.Mount {
 
 func sampleOne(ctx context.Context, c *container.Container) (e statsEntry, rate bool) {
 	e = statsEntry{id: c.ID(), name: c.Name()}
+	ctx, cancel := context.WithTimeout(ctx, mounts.Patience)
+	defer cancel()
 	st, err := c.Stats(ctx)
 	if err != nil {
-		return e, true // shown as "--"
+		return e, true // shown as "--", as what does not answer is
 	}
 	e.fill(st)
 	return e, st.Read.IsZero() || !st.PreRead.IsZero()

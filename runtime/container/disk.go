@@ -45,9 +45,14 @@ func setVolatile(dir string) error {
 	return os.Symlink(boot, filepath.Join(dir, bootFile))
 }
 
-// volatile tells whether the container goes with this run of the machine, and stale whether it has gone with another.
+// volatile tells whether the container goes with the run of the machine that it was made in.
 func volatile(dir string) bool { return bootOf(dir) != "" }
-func stale(dir string) bool    { boot := bootOf(dir); return boot != "" && boot != bootID() }
+
+// stale tells whether that run is over. Where nobody says which one this is, it may be the same.
+func stale(dir string) bool {
+	made, now := bootOf(dir), bootID()
+	return made != "" && now != "" && made != now
+}
 
 // bootOf is the run of the machine that the container goes with, empty where it outlives it.
 func bootOf(dir string) string {

@@ -217,20 +217,37 @@ func (s *Store) sweep(id string) error {
 	return s.sweepLocked(id)
 }
 
-// sweepStale removes a container that was to go with another run of the machine, whatever of it has come to the disk.
+// sweepStale removes a container that was to go with another run of the machine, whatever of it has come to the disk. One with a
+// monitor lives: it was made on another machine that has the store too, or where the boot ID is another, as in systemd-nspawn.
 func (s *Store) sweepStale(id string) error {
-	dir := filepath.Join(s.dir(), id)
-	lock, err := lockPath(filepath.Join(dir, lockFile), false)
-	if errors.Is(err, errLocked) || missing(err) {
-		return nil // who has it does this
-	}
+	names, err := s.lockNames() // the container's locks go with it, and who waits for them would make them anew
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer names.Close()
+	dir := filepath.Join(s.dir(), id)
+	if !stale(dir) {
+		return nil // it is gone
+	}
+	for _, name := range []string{lockFile, monitorLockFile} {
+		lock, err := lockPath(filepath.Join(dir, name), false)
+		if errors.Is(err, errLocked) || missing(err) {
+			return nil // it lives, or who has it does this
+		}
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+	}
 	err = os.Rename(filepath.Join(dir, configFile), filepath.Join(dir, removingFile))
 	if err != nil && !missing(err) {
 		return err
+	}
+	// First of all what makes it dirty: ReapOutside would look for what it has left running once boot is gone.
+	for _, name := range []string{stateFile, monitorLockFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !missing(err) {
+			return err
+		}
 	}
 	return s.sweepLocked(id)
 }

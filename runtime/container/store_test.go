@@ -155,6 +155,57 @@ func TestVolatile(t *testing.T) {
 	}
 }
 
+// TestVolatileLives: one that runs stays, whatever the run of the machine is called where it is looked at.
+func TestVolatileLives(t *testing.T) {
+	b := newBox(t)
+	id := b.start(words("sleep", "1000"), autoRemove)
+	dir := filepath.Join(b.root, "containers", id)
+	if out, err := b.outside("ln", "-sfn", "another", filepath.Join(dir, bootFile)).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if s := b.inspect(id).State; !s.Running {
+		t.Errorf("%+v", s)
+	}
+	b.must("rm", id, "-f")
+	if exists1(dir) {
+		t.Error("it is still there")
+	}
+
+	was := bootID
+	defer func() { bootID = was }()
+	bootID = func() string { return "" }
+	made := t.TempDir()
+	if err := os.Symlink("this", filepath.Join(made, bootFile)); err != nil {
+		t.Fatal(err)
+	}
+	if stale(made) {
+		t.Error("stale, and nobody knows in which run of the machine we are")
+	}
+}
+
+// TestVolatileAtOnce: the first commands after the machine has begun are many, and none fails for what another removes.
+func TestVolatileAtOnce(t *testing.T) {
+	b := newBox(t)
+	script := "cd " + filepath.Join(b.root, "containers") + ` && for i in $(seq 200); do
+		d=$(printf %064d $i) && mkdir $d && ln -s another $d/boot && echo 1 >$d/monitor.lock && : >$d/lock &&
+		echo '{"Status":"running"}' >$d/state.json && echo '{}' >$d/config.json; done`
+	if out, err := b.outside("sh", "-c", script).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if out, errs, code := b.try("ps"); code != 0 || errs != "" {
+				t.Errorf("exit %d, %q %q", code, out, errs)
+			}
+		})
+	}
+	wg.Wait()
+	if left, err := b.entries("containers"); err != nil || len(left) != 0 {
+		t.Errorf("%d are left, %v", len(left), err)
+	}
+}
+
 // TestVolatileUnion: what syncs in a container that goes with the machine does not wait for the disk.
 func TestVolatileUnion(t *testing.T) {
 	c := &Container{s: &Store{root: t.TempDir()}, r: &record{ID: "c", HostConfig: &api.HostConfig{}}}

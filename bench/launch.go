@@ -70,7 +70,7 @@ func (w *launchWork) newTrial(_ string, f *Fixtures, sys System) (trial, error) 
 func (t launchTask) newTrial(f *Fixtures, caller Caller) (_ trial, err error) {
 	bin, err := f.sharedBin()
 	if err != nil {
-		return nil, err
+		return nil, absentError{err}
 	}
 	if f.orphans == nil {
 		if f.orphans, err = adopt(); err != nil {
@@ -81,7 +81,7 @@ func (t launchTask) newTrial(f *Fixtures, caller Caller) (_ trial, err error) {
 	// Short names: sockets are made below them.
 	e := &launchEnv{f: f, caller: caller, bin: bin, dir: filepath.Join(f.Dir, fmt.Sprintf("c%d", f.places))}
 	if err := makeOwned(e.dir, caller); err != nil {
-		return nil, err
+		return nil, absentError{err}
 	}
 	err = t.prepare(e)
 	f.orphans.reap()
@@ -100,8 +100,8 @@ func (f *Fixtures) sharedBin() (string, error) {
 	return f.make("bin", func(dir string) error {
 		for _, name := range []string{Lamina, Laminafs, "lamina-monitor", "lamina-init"} {
 			path := filepath.Join(f.Bin, name)
-			if name != Lamina && name != Laminafs && !exists(path) {
-				continue // lamina can do without
+			if !exists(path) {
+				continue // who cannot do without says so
 			}
 			if err := run("cp", "-L", path, dir); err != nil {
 				return err

@@ -21,7 +21,7 @@ type Suite struct {
 
 // Progress is told how far a run is.
 type Progress interface {
-	// Total says how many samples there will be at most.
+	// Total says how many samples there will be at most. It is not called where there will be none.
 	Total(samples int)
 
 	// Step says what comes next. Skipped says that n samples will not be taken after all.
@@ -117,7 +117,9 @@ func (s *Suite) rows() (rows []*row) {
 		rows = append(rows, row)
 		total += len(row.columns) * s.Reps
 	}
-	s.Progress.Total(total)
+	if total > 0 {
+		s.Progress.Total(total)
+	}
 	return rows
 }
 

@@ -13,10 +13,10 @@ import (
 )
 
 // quiet is told of progress and says nothing.
-type quiet struct{ steps, skipped int }
+type quiet struct{ totals, steps, skipped, done int }
 
-func (q *quiet) Total(int)                {}
-func (q *quiet) Done()                    {}
+func (q *quiet) Total(int)                { q.totals++ }
+func (q *quiet) Done()                    { q.done++ }
 func (q *quiet) Step(int, string, string) { q.steps++ }
 func (q *quiet) Skipped(n int, _ string)  { q.skipped += n }
 
@@ -191,6 +191,17 @@ func TestAbsentSystemIsSkipped(t *testing.T) {
 	}
 	if len(r.Samples) != 2 || r.Samples[0].Workload != "layers-1-walk" || r.Samples[0].Incorrect != "" {
 		t.Errorf("samples %+v, want two of layers-1-walk", r.Samples)
+	}
+}
+
+// Progress is told of the end, and of nothing where there is nothing to be done.
+func TestProgressIsTold(t *testing.T) {
+	good := copying("good", func(string) error { return nil })
+	if _, q := suiteOf(t, []System{good}, chosen(t, "storm"), 2); *q != (quiet{totals: 1, steps: 2, done: 1}) {
+		t.Errorf("of two samples: %+v", *q)
+	}
+	if _, q := suiteOf(t, []System{good}, nil, 2); *q != (quiet{done: 1}) {
+		t.Errorf("of none: %+v", *q)
 	}
 }
 

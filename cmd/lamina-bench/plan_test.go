@@ -62,6 +62,25 @@ func TestLaunchersRunAsTheUser(t *testing.T) {
 	}
 }
 
+// Without lamina the others are measured all the same.
+func TestLaminaIsNotThere(t *testing.T) {
+	needRoot(t)
+	dir := open(t)
+	_, complaints, code := call(t, nil, "run", "--scale", "tiny", "--reps", "1", "--bin", dir, "--dir", dir, "--out", dir+"/out",
+		"--systems", "lamina,tar", "--workloads", "image-load-50m")
+	r, err := report.Load(dir + "/out/report.json")
+	if err != nil || code != 0 {
+		t.Fatalf("exit status %d, error %v:\n%s", code, err, complaints)
+	}
+	if len(r.Samples) != 1 || r.Samples[0].System != bench.Tar || r.Samples[0].Wall <= 0 {
+		t.Errorf("samples %+v, want one of tar", r.Samples)
+	}
+	if len(r.Skipped) != 1 || r.Skipped[0].System != bench.Lamina || !strings.Contains(r.Skipped[0].Why, "bin/lamina: no such file") {
+		t.Errorf("skipped %+v", r.Skipped)
+	}
+	nothingLeft(t, dir, "out")
+}
+
 // Requests are counted also where the path to the mount has a symbolic link in it.
 func TestRequestsBelowALink(t *testing.T) {
 	needRoot(t)

@@ -140,7 +140,9 @@ func (u *ringLoop) prepare() error {
 		t.start()
 	}
 	for _, t := range u.threads() {
-		err = errors.Join(err, <-t.said)
+		if e := <-t.said; err == nil {
+			err = e // the others say the same
+		}
 	}
 	if err != nil {
 		_ = u.stop() // the kernel has not heard of them yet
@@ -174,10 +176,11 @@ func (u *ringLoop) register() error {
 func (u *ringLoop) stop() (err error) {
 	heard := false
 	for _, t := range u.threads() {
-		if e := t.do(ringStop); e == nil {
+		switch e := t.do(ringStop); {
+		case e == nil:
 			heard = true
-		} else {
-			err = errors.Join(err, e)
+		case err == nil:
+			err = e // the others say the same
 		}
 	}
 	u.firsts, u.others = nil, nil

@@ -363,6 +363,9 @@ func TestUringFallsBack(t *testing.T) {
 				if transport == Uring && (!strings.Contains(log, "warning: no FUSE over io_uring") || !strings.Contains(log, tt.log)) {
 					t.Errorf("log %q, want %q", log, tt.log)
 				}
+				if n := strings.Count(log, "\n"); n > 1 {
+					t.Errorf("a warning of %d lines: %q", n, log)
+				}
 				if err := x.m.Unmount(false); err != nil {
 					t.Fatal(err)
 				}

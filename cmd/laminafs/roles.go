@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/unionfs/transport"
 )
 
@@ -177,7 +177,7 @@ func background(cmd *command) error {
 	if err != nil {
 		return err
 	}
-	if err := closeOnExec(); err != nil {
+	if err := sys.CloseOnExec(3); err != nil {
 		return err
 	}
 	r := role{kind: roleServer, left: mustLeave(), target: target}
@@ -196,26 +196,6 @@ func background(cmd *command) error {
 			return fmt.Errorf("server: %w", state)
 		}
 		return err
-	}
-	return nil
-}
-
-// closeOnExec keeps descriptors that the caller has left open from the server: it would hold them as long as the
-// mount lives, and whoever waits for the end of a pipe would wait as long.
-func closeOnExec() error {
-	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	if err == nil {
-		return nil
-	}
-	// Before Linux 5.11.
-	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	for _, e := range fds {
-		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
-			unix.CloseOnExec(fd)
-		}
 	}
 	return nil
 }

@@ -336,3 +336,31 @@ func TestCreateLeavesNothingWhenItFails(t *testing.T) {
 		t.Errorf("%v, %v", entries, err)
 	}
 }
+
+// TestCallersDescriptors: what a caller of a container in the background has open, a lock for example, is not held by it.
+func TestCallersDescriptors(t *testing.T) {
+	b := newBox(t)
+	path := filepath.Join(t.TempDir(), "lock")
+	lock, err := lockPath(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range []string{"run", "start"} {
+		args := []string{"run", "-", newRun(words("sleep", "1000"), name("background"), detach)}
+		if op == "start" {
+			b.must("kill", "background", "KILL")
+			b.must("wait", "background", "not-running")
+			args = []string{"start", "background"}
+		}
+		cmd := b.command(t.Context(), args...)
+		cmd.ExtraFiles = append(make([]*os.File, 20), lock) // above those that a monitor has
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		_ = lock.Close() // nothing written
+		if lock, err = lockPath(path, false); err != nil {
+			t.Fatalf("%s: %v", op, err)
+		}
+	}
+	_ = lock.Close() // likewise
+}

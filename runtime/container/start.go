@@ -198,6 +198,10 @@ func (s *Store) spawn(mode, id string, lock *os.File) (*conn, error) {
 	} else {
 		args = append(args, argExpected)
 	}
+	if err := sys.CloseOnExec(3); err != nil { // what our caller has left open
+		_ = ours.Close()
+		return nil, fmt.Errorf("start the container's monitor: %w", err)
+	}
 	pid, err := sys.StartProgram(s.o.Executable, args, os.Environ(), "/", files, &syscall.SysProcAttr{
 		Setsid:     true,
 		Cloneflags: unix.CLONE_NEWNS, // it sets the propagation of what is in it first of all

@@ -83,7 +83,7 @@ func childStart(config any) (conn, error) {
 	if c.hungUp() {
 		return c, io.EOF
 	}
-	if err := closeOnExec(fdSocket); err != nil {
+	if err := sys.CloseOnExec(fdSocket); err != nil {
 		return c, staged("start", err)
 	}
 	f := os.NewFile(fdConfig, "config")
@@ -141,30 +141,6 @@ func staged(stage string, err error) error {
 		return nil
 	}
 	return &stageError{stage, err}
-}
-
-// closeOnExec marks every descriptor from first on.
-func closeOnExec(first uint) error {
-	err := unix.CloseRange(first, 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
-	if err != unix.ENOSYS && err != unix.EINVAL { // 5.9; the flag is of 5.11
-		return err
-	}
-	dir, err := os.Open("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		var fd uint
-		if _, err := fmt.Sscan(name, &fd); err == nil && fd >= first {
-			unix.CloseOnExec(int(fd))
-		}
-	}
-	return nil
 }
 
 // run follows the picture in the package comment.

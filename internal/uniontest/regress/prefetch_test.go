@@ -87,3 +87,26 @@ func TestNothingIsPushedAtRandom(t *testing.T) {
 		t.Errorf("%d READ requests for %d files at random: the others were pushed", n, smallFiles)
 	}
 }
+
+// What is pushed at a time is bounded by its bytes, not by the number of files alone: of files of 64 KiB half are read by request.
+func TestPushedBytesAreBounded(t *testing.T) {
+	const files, size = 200, 64 << 10
+	l := newLayers(t)
+	must(t, os.Mkdir(filepath.Join(l.Lowers[0], "d"), 0o755))
+	for i := range files {
+		write(t, filepath.Join(l.Lowers[0], "d", fmt.Sprint(i)), fmt.Sprintf("%0*d", size, i))
+	}
+	l.Upper = ""
+	m := uniontest.Start(t, uniontest.Laminafs, l)
+	dir := filepath.Join(m.Dir(), "d")
+	for _, name := range listed(t, dir) {
+		var i int
+		_, err := fmt.Sscan(name, &i)
+		must(t, err)
+		wantContent(t, filepath.Join(dir, name), fmt.Sprintf("%0*d", size, i))
+	}
+	// 4, 8 and 16 files go before; then 17 of 32 each time, the last one over the megabyte. Without a bound 17 are read.
+	if n := requestsOf(t, m)["READ"]; n < files*3/10 {
+		t.Errorf("%d READ requests for %d files of 64 KiB: the others were pushed", n, files)
+	}
+}

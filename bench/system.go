@@ -109,6 +109,9 @@ func (s System) Present(scratch string) (err error) {
 	if err == nil && string(text) != "content" {
 		err = fmt.Errorf("a file of the lower has the content %q", text)
 	}
+	if err == nil && strings.HasPrefix(s.Name, Laminafs) {
+		err = m.understood() // some options are tried by the first that opens a file
+	}
 	return errors.Join(err, m.Unmount())
 }
 
@@ -158,15 +161,18 @@ func (m *Mount) serveLayers(program string, opts ...string) error {
 	return m.serve(program, "-f", "-o", strings.Join(opts, ","), m.Dir)
 }
 
-// understood is an error where laminafs does not know an option: as fuse-overlayfs it warns and goes on, and what was measured
-// would bear the name of something else.
+// without are the beginnings of what laminafs says about options that it does without.
+var without = []string{"unknown option", "no FUSE over io_uring", "passthrough: not possible"}
+
+// understood is an error where an option of laminafs has no effect, because it is unknown or the kernel does not offer that: as
+// fuse-overlayfs it warns and goes on, and what was measured would bear the name of something else.
 func (m *Mount) understood() error {
 	text, err := os.ReadFile(m.log.Name())
 	if err != nil {
 		return err
 	}
 	for line := range strings.Lines(string(text)) {
-		if strings.Contains(line, "unknown option") {
+		if slices.ContainsFunc(without, func(text string) bool { return strings.Contains(line, text) }) {
 			return errors.New(strings.TrimSpace(line))
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -59,6 +60,33 @@ func TestLaunchersRunAsTheUser(t *testing.T) {
 	text, err := os.ReadFile(ids)
 	if err != nil || string(text) != u.Uid+"\n"+u.Gid+"\n" {
 		t.Errorf("uid and gid %q, error %v; want %s and %s", text, err, u.Uid, u.Gid)
+	}
+}
+
+// A system is not measured under the name of options that have no effect here.
+func TestOptionsWithoutEffect(t *testing.T) {
+	needRoot(t)
+	skipped := func(as *user.User, system string) string {
+		dir := open(t)
+		_, complaints, _ := call(t, as, "run", "--scale", "tiny", "--reps", "1", "--dir", dir, "--out", dir+"/out", "--systems", "plain,"+system, "--workloads", "storm")
+		r, err := report.Load(dir + "/out/report.json")
+		if err != nil {
+			t.Fatalf("%v:\n%s", err, complaints)
+		}
+		if find(r, "storm", system) != nil || len(r.Skipped) != 1 {
+			return ""
+		}
+		return r.Skipped[0].Why
+	}
+	if why := skipped(ordinary(t), "laminafs:passthrough"); !strings.Contains(why, "passthrough: not possible") { // only root may
+		t.Errorf("passthrough of an ordinary user: skipped because of %q", why)
+	}
+	offered, err := os.ReadFile("/sys/module/fuse/parameters/enable_uring")
+	if err == nil && string(offered) == "Y\n" {
+		t.Skip("needs a kernel that does not offer FUSE over io_uring")
+	}
+	if why := skipped(nil, "laminafs:transport=uring"); !strings.Contains(why, "no FUSE over io_uring") {
+		t.Errorf("io_uring: skipped because of %q", why)
 	}
 }
 

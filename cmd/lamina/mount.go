@@ -108,7 +108,16 @@ func (l *mountLine) Transport() string {
 	return l.m.Figures.Modes.Transport
 }
 
-func (l *mountLine) Layers() string { return strconv.Itoa(len(l.m.Branches)) }
+// Layers counts the lower ones, as the metric's label does. They are known also of a mount that does not answer.
+func (l *mountLine) Layers() string {
+	n := 0
+	for _, b := range l.m.Branches {
+		if !b.Writable {
+			n++
+		}
+	}
+	return strconv.Itoa(n)
+}
 
 // Error is why there are no figures.
 func (l *mountLine) Error() string {

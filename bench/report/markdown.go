@@ -132,6 +132,8 @@ func table(b *bytes.Buffer, rows [][]string) {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, cell := range row {
+			cell = strings.ReplaceAll(cell, "|", `\|`) // it would be the end of the cell
+			row[i] = cell
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell), 3)
 		}
 	}

@@ -184,6 +184,21 @@ func TestMarkdownAndLedger(t *testing.T) {
 	}
 }
 
+// A bar in a text is no column more.
+func TestBarInATable(t *testing.T) {
+	r := made(map[string][]int{"overlay": {10}})
+	r.Machine.Versions["laminafs"] = "laminafs 1 | 2"
+	var b bytes.Buffer
+	if err := r.Ledger(&b, "a | b"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`a \| b |`, `laminafs 1 \| 2 |`, "## 2026-01-02: a | b\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
 // What a server holds is shown of the repetition in the middle, not of the first.
 func TestMemoryIsTheMedian(t *testing.T) {
 	r := made(map[string][]int{"laminafs": {1, 1, 1}})

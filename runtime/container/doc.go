@@ -7,12 +7,13 @@
 //	    state.json      what became of it (type state); written by the monitor, and by who cleans up after a dead one
 //	    lock            flock(2), held by a command while it changes the container: start, rename, update, rm
 //	    monitor.lock    flock(2), held by the monitor for its life; not empty from before its start to its orderly end
+//	    boot            of one with --rm: a link whose target is the run of the machine that it goes with (disk.go)
 //	    hosts, hostname, resolv.conf   mounted into the container
 //	    <id>-json.log   what it wrote (.1, .2, ...: rotated), as Docker's json-file driver has it
 //	<root>/containers.lock             flock(2), held while a name is given away
 //	<run>/<first 12 of id>.sock        the monitor's socket
 //
-// Every file is written under another name, synced and renamed. A container exists from the moment on when its
+// Every file is written under another name, synced (but with --rm) and renamed. A container exists from the moment on when its
 // config.json does. Before, that is called creating.json, and afterwards removing.json: a directory with one of these,
 // and with a free lock, is what a killed command has left, and goes when the store is opened next, with all that the
 // file names.
@@ -25,8 +26,8 @@
 //
 //	command                                monitor
 //	flock monitor.lock, write a byte
-//	fork, exec                       -->
-//	start{attach, foreground}        -->   laminafs, sandbox, cgroup, network
+//	fork, exec                       -->   fork, exec of laminafs, which waits to be told the layers
+//	start{attach, foreground}        -->   layers, sandbox, cgroup, network
 //	                                 <--   started{pid} | failed{exit code, message}
 //	stdin, resize, detach            -->
 //	                                 <--   stdout, stderr, exited{exit code}

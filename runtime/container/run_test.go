@@ -203,15 +203,17 @@ func exists1(path string) bool {
 	return err == nil
 }
 
+// on runs on directories of the machine.
+func on(dirs ...string) opt {
+	return func(r *runArg) { r.Create.Config.Image, r.Create.Rootfs = "", dirs }
+}
+
 // TestRootfs runs on a directory of the machine, and on all of it.
 func TestRootfs(t *testing.T) {
 	b := newBox(t)
 	tree := t.TempDir()
 	if out, err := exec.Command("sh", "-c", "mkdir "+tree+"/bin "+tree+"/keep && cp $(command -v busybox) "+tree+"/bin/sh && chmod 755 "+tree).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
-	}
-	on := func(dirs ...string) opt {
-		return func(r *runArg) { r.Create.Config.Image, r.Create.Rootfs = "", dirs }
 	}
 	if _, errs, code := b.run(words("/bin/sh", "-c", "echo x > /new"), on(tree), name("dir")); code != 0 {
 		t.Errorf("exit %d: %s", code, errs)
@@ -231,6 +233,43 @@ func TestRootfs(t *testing.T) {
 	}
 	if out := b.must("diff", "all"); !strings.Contains(out, `"Path":"/usr/share/doc"`) {
 		t.Errorf("diff %.200s", out)
+	}
+}
+
+// TestLongRootfs: the paths of the layers may be longer together than an argument of a program can be, and where they are too
+// long for laminafs to be told of them that is what the error says.
+func TestLongRootfs(t *testing.T) {
+	b := newBox(t)
+	tree := t.TempDir()
+	if out, err := exec.Command("sh", "-c", "mkdir "+tree+"/bin && cp $(command -v busybox) "+tree+"/bin/sh && chmod 755 "+tree).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	deep := filepath.Join(tree, strings.Repeat(strings.Repeat("y", 200)+"/", 15))
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var dirs []string
+	for i := range 100 {
+		dirs = append(dirs, strconv.Itoa(i))
+		if err := os.Mkdir(filepath.Join(deep, dirs[i]), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		dirs      []string
+		out, errs string
+	}{
+		{append(dirs[:60:60], tree), "fits\n", ""},
+		{append(dirs, tree), "", "tell laminafs the container's layers: message too long\n"},
+	} {
+		cmd := b.command(t.Context(), "run", "-", newRun(words("/bin/sh", "-c", "echo fits"), on(c.dirs...), autoRemove))
+		cmd.Dir = deep
+		var out, errs strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		err := cmd.Run()
+		if (err == nil) != (c.errs == "") || out.String() != c.out || errs.String() != c.errs {
+			t.Errorf("%d layers: %v: %q, %q; want %q, %q", len(c.dirs), err, out.String(), errs.String(), c.out, c.errs)
+		}
 	}
 }
 

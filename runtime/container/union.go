@@ -24,18 +24,17 @@ import (
 // The mount is there at once. Who uses it before laminafs has opened the layers waits in the kernel, so that what
 // needs no file of the container is done meanwhile.
 type union struct {
-	sock    *os.File // to the server
-	program string   // that it executes
-	server  process
-	target  string        // what it is mounted on, empty before that
-	ready   chan struct{} // closed when it answers, or never will: err
-	err     error
-	closed  chan struct{}   // closed when nothing is written to the upper any more: because laminafs has said so, if said
-	said    bool            // after closed
-	gone    chan struct{}   // closed when laminafs has let go of all it had, and only the kernel is busy with it
-	ended   chan struct{}   // closed when laminafs has ended, and is reaped
-	stderr  bytes.Buffer    // what it has said, once it has ended
-	state   unix.WaitStatus // how it has ended
+	sock   *os.File // to the server
+	server process
+	target string        // what it is mounted on, empty before that
+	ready  chan struct{} // closed when it answers, or never will: err
+	err    error
+	closed chan struct{}   // closed when nothing is written to the upper any more: because laminafs has said so, if said
+	said   bool            // after closed
+	gone   chan struct{}   // closed when laminafs has let go of all it had, and only the kernel is busy with it
+	ended  chan struct{}   // closed when laminafs has ended, and is reaped
+	stderr bytes.Buffer    // what it has said, once it has ended
+	state  unix.WaitStatus // how it has ended
 }
 
 // newUnion starts the server of the container with that ID, which begins while it is not known yet what it is to serve: a program
@@ -53,7 +52,7 @@ func (s *Store) newUnion(id string) (_ *union, err error) {
 	}
 	defer theirs.Close() // the server has it
 	u := &union{
-		sock: ours, program: bin,
+		sock:  ours,
 		ready: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}),
 	}
 	env, err := s.serverEnv()
@@ -89,7 +88,7 @@ func (u *union) mount(c *Container) (err error) {
 		return err
 	}
 	if err := u.command("-o", unionOptions(m, c), mountSource, m.Merged); err != nil {
-		return fmt.Errorf("%s: %w", u.program, err)
+		return fmt.Errorf("tell laminafs the container's layers: %w", err)
 	}
 	u.target = m.Merged
 	if err := mountFuse(m.Merged, u.sock); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,6 +102,35 @@ func newPIDNamespace() *syscall.SysProcAttr {
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
 	return attr
+}
+
+// TestNarrow: a limit that would keep a program of Go from beginning comes when it has begun.
+func TestNarrow(t *testing.T) {
+	needGroups(t, "pids")
+	for _, limit := range []int64{1, roomToBegin - 1, roomToBegin, roomToBegin + 1, -1} {
+		g := newGroup(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}})
+		want := strconv.FormatInt(limit, 10)
+		if limit < 0 {
+			want = "max"
+		}
+		first := want
+		if limit > 0 && limit < roomToBegin {
+			first = strconv.Itoa(roomToBegin)
+		}
+		if got := readFile(t, g, "pids.max"); got != first {
+			t.Errorf("%d: it begins with %s, want %s", limit, got, first)
+		}
+		h := start(t, "fork", newPIDNamespace()) // which has more threads than one
+		if err := errors.Join(g.Add(h.Process.Pid), g.Narrow()); err != nil {
+			t.Fatal(err)
+		}
+		if got := readFile(t, g, "pids.max"); got != want {
+			t.Errorf("%d: then %s, want %s", limit, got, want)
+		}
+		if err := errors.Join(g.Kill(), g.Remove()); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestPidsLimitStopsForks(t *testing.T) {

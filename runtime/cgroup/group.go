@@ -33,7 +33,8 @@ type Options struct {
 type Group struct {
 	id    string
 	place place
-	why   string // why there is no cgroup; empty when there is one
+	why   string  // why there is no cgroup; empty when there is one
+	then  []limit // set by Narrow
 
 	mu     sync.Mutex // guards mgr: the library's managers keep the resources they were given
 	mgr    cgroups.Manager
@@ -53,7 +54,7 @@ type place struct {
 // idPattern keeps an id to one path component and to what a unit's name may have.
 var idPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`) })
 
-// New makes the cgroup of container id and sets its limits; it has no processes yet.
+// New makes the cgroup of container id and sets its limits; it has no processes yet. A limit to few processes is set by Narrow.
 //
 // On cgroup v2 the calling process may be moved to another cgroup (see the package comment): call it in the process that
 // looks after the container, before that has children.
@@ -67,12 +68,13 @@ func New(id string, r *specs.LinuxResources, o Options) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	limits, err := limitsOf(r)
+	first, then := withRoom(r)
+	limits, err := limitsOf(first)
 	if err != nil {
 		return nil, err
 	}
 	p, why := m.place(id, o)
-	g := &Group{id: id, place: p, why: why}
+	g := &Group{id: id, place: p, why: why, then: then}
 	if len(p.Paths) == 0 {
 		if len(limits) > 0 {
 			return nil, &Unenforceable{Flag: limits[0].flag, Why: why}
@@ -103,6 +105,10 @@ func (g *Group) make(r *specs.LinuxResources, limits []limit) error {
 	}
 	return g.setDevices(r)
 }
+
+// Narrow limits the group to fewer processes than those have threads that execute the container's command, which they are about to.
+// Where no such limit was asked for it does nothing.
+func (g *Group) Narrow() error { return g.set(g.then) }
 
 // open makes the library's manager for the group's directories.
 func (g *Group) open() error {

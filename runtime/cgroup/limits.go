@@ -69,6 +69,19 @@ func limitsOf(r *specs.LinuxResources) ([]limit, error) {
 	return ls, nil
 }
 
+// roomToBegin is what the process that executes a container's command may take until then, in threads: it is a program of Go.
+const roomToBegin = 32
+
+// withRoom splits what r asks for: first is for a group in which the container's first process is yet to begin.
+func withRoom(r *specs.LinuxResources) (first *specs.LinuxResources, then []limit) {
+	if r == nil || r.Pids == nil || r.Pids.Limit == nil || *r.Pids.Limit <= 0 || *r.Pids.Limit >= roomToBegin {
+		return r, nil
+	}
+	room, n := *r, int64(roomToBegin)
+	room.Pids = &specs.LinuxPids{Limit: &n}
+	return &room, pidsLimits(r.Pids)
+}
+
 // plain is a limit that sets one field.
 func plain(flag string, v1, v2 file, set func(*cgroups.Resources)) limit {
 	return limit{flag: flag, v1: v1, v2: v2, set: func(r *cgroups.Resources, _ bool) error { set(r); return nil }}

@@ -19,8 +19,12 @@ func TestInItsCgroups(t *testing.T) {
 	b := newBox(t)
 	id := b.start(script("cat /proc/self/cgroup >/seen 2>&1; exec sleep 1000"))
 	b.inItsCgroups(id)
-	one := int64(1) // process: init enters without another one
-	b.inItsCgroups(b.start(words("sleep", "1000"), host(func(h *api.HostConfig) { h.PidsLimit = &one })))
+	one := int64(1) // process: what begins the container, which has threads, is there before that counts
+	alone := host(func(h *api.HostConfig) { h.PidsLimit = &one })
+	b.inItsCgroups(b.start(words("sleep", "1000"), alone))
+	if _, errs, code := b.run(script("(true); echo forked"), alone); code == 0 || !strings.Contains(errs, "can't fork") {
+		t.Errorf("a fork of the only process: exit %d, %q", code, errs)
+	}
 	var out string
 	eventually(t, "it has looked", func() bool {
 		out, _, _ = b.exec(id, "cat", "/seen")

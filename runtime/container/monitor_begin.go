@@ -97,7 +97,7 @@ func (m *monitor) begin(console [2]uint) (err error) {
 	if err := m.record(r, spec); err != nil {
 		return err
 	}
-	if err := faultRecorded.Hit(); err != nil {
+	if err := errors.Join(r.group.Narrow(), faultRecorded.Hit()); err != nil {
 		return err
 	}
 	if err := r.sandbox.Start(); err != nil {

@@ -3,9 +3,12 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -40,18 +43,23 @@ func RemoveGroups(dir string) error {
 	return errors.Join(errs...)
 }
 
-// runcID is what the containers of runc are called: by a name that nobody else's cgroup has.
+// runcID is what the containers of runc are called: by a name that no cgroup of another run has.
 func (e *launchEnv) runcID() string {
-	return "bench-" + filepath.Base(filepath.Dir(e.f.Dir)) + "-" + filepath.Base(e.dir)
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, e.dir) // it never fails
+	return fmt.Sprintf("bench-%016x", h.Sum64())
 }
+
+// idForm is that of the ids of lamina and podman, and of runcID. What else is in a store is no container, or somebody's trick: a
+// user's store is his.
+var idForm = regexp.MustCompile(`^([0-9a-f]{64}|bench-[0-9a-f]{16})$`)
 
 // containerIDs are the names of the containers in the stores of lamina, podman and runc below dir.
 func containerIDs(dir string) (ids []string) {
-	const shortest = 12 // another directory would be one of a program that we do not know
 	for _, store := range []string{"root/containers", "root/overlay-containers", "runc"} {
 		found, _ := fs.Glob(os.DirFS(dir), "c*/"+store+"/*") // the pattern is right
 		for _, path := range found {
-			if id := filepath.Base(path); len(id) >= shortest && !strings.Contains(id, ".") {
+			if id := filepath.Base(path); idForm.MatchString(id) {
 				ids = append(ids, id)
 			}
 		}

@@ -56,13 +56,19 @@ func TestCgroupsOfKilledContainers(t *testing.T) {
 	needRoot(t)
 	for store, group := range map[string]string{"root/containers": "%s", "root/overlay-containers": "libpod-%s", "runc": "%s"} {
 		dir := open(t)
-		var random [16]byte
+		var random [32]byte
 		_, _ = rand.Read(random[:]) // it never fails
 		id := hex.EncodeToString(random[:])
+		if store == "runc" {
+			id = "bench-" + id[:16]
+		}
 		top := makeGroup(t, fmt.Sprintf(group, id), "below")
-		other := makeGroup(t, "lamina-bench-test-other-"+id[:8], "below")
-		if err := os.MkdirAll(filepath.Join(dir, scratchPrefix+"stale", work, "c1", store, id), 0o755); err != nil {
-			t.Fatal(err)
+		name := "lamina-bench-test-" + hex.EncodeToString(random[:8])
+		other := makeGroup(t, name, "below")
+		for _, container := range []string{id, name} {
+			if err := os.MkdirAll(filepath.Join(dir, scratchPrefix+"stale", work, "c1", store, container), 0o755); err != nil {
+				t.Fatal(err)
+			}
 		}
 		_, complaints, code := call(t, nil, "run", "--scale", "tiny", "--reps", "1", "--dir", dir, "--out", dir+"/out", "--systems", "plain", "--workloads", "storm")
 		if code != 0 {

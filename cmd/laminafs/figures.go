@@ -27,10 +27,19 @@ type teller struct {
 	s       *transport.Server
 	config  unionfs.Config
 	started time.Time
+
+	control string // the directory that the kernel has for the connection, if it has one
 }
 
-func newTeller(fs *unionfs.FS, m *transport.Mount, s *transport.Server, config unionfs.Config) *teller {
-	return &teller{fs, m, s, config, time.Now()}
+// newTeller makes it. left says that prune is about to take away what is mounted; a descriptor stays then.
+func newTeller(fs *unionfs.FS, m *transport.Mount, s *transport.Server, config unionfs.Config, left bool) *teller {
+	t := &teller{fs, m, s, config, time.Now(), fmt.Sprintf("/sys/fs/fuse/connections/%d", m.Minor)}
+	if left {
+		if fd, err := unix.Open(t.control, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+			t.control = fmt.Sprintf("/proc/self/fd/%d", fd) // until the end of the process
+		}
+	}
+	return t
 }
 
 // tell answers who connects to the socket of the mount's directory.
@@ -62,7 +71,7 @@ func (t *teller) snapshot(timed bool) *figures.Mount {
 		f.Modes.TimedSince = seconds(since)
 	}
 	f.Requests.Notices = t.m.Notifier().Sent()
-	f.Requests.Waiting = waiting(t.m.Minor)
+	f.Requests.Waiting = waiting(t.control)
 	return f
 }
 
@@ -90,8 +99,8 @@ func (t *teller) modes() figures.Modes {
 // mounted.
 //
 // Source: fs/fuse/control.c, fuse_conn_waiting_read.
-func waiting(minor uint32) int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/waiting", minor))
+func waiting(control string) int64 {
+	text, err := os.ReadFile(control + "/waiting")
 	if err != nil {
 		return -1
 	}

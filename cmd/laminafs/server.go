@@ -182,6 +182,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	defer live.remove(logger)
 	r, remote := mt.(*remoteMounter)
 	guest := remote && r.role.kind == roleGuest
+	left := remote && !guest && r.role.left != 0
 	if !guest {
 		live.tellOf(info, m.Target, logger)
 	}
@@ -204,7 +205,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 		live.tellOf(info, m.Target, logger)
 	}
 	if err == nil {
-		t := newTeller(fs, m, s, union)
+		t := newTeller(fs, m, s, union, left)
 		t.tell(live, logger)
 		if exp != nil {
 			exp.serve(t, logger)
@@ -214,7 +215,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 		err = out.leaveStdio(live)
 	}
 	if err == nil && !guest {
-		if remote && r.role.left != 0 {
+		if left {
 			prune()
 		}
 		told = true

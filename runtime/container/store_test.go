@@ -123,9 +123,11 @@ func TestVolatile(t *testing.T) {
 		{"no record", "rm config.json", false},
 		{"a record of who was making it", "mv config.json creating.json", true},
 		{"nothing", "rm config.json lock", false},
+		{"layers without content in their record", "for f in ../../layerdb/mounts/${PWD##*/}/*; do : >$f; done", true},
 	} {
-		before, err := b.entries("volumes")
-		if err != nil {
+		before, err1 := b.entries("volumes")
+		layers, err2 := b.entries("layers")
+		if err := errors.Join(err1, err2); err != nil {
 			t.Fatal(err)
 		}
 		id := b.must("create", "-", newRun(words("true"), name("volatile"), autoRemove, volume))
@@ -145,6 +147,9 @@ func TestVolatile(t *testing.T) {
 		}
 		if exists1(dir) || exists1(filepath.Join(b.root, "layerdb", "mounts", id)) {
 			t.Errorf("%s: it is still there", left.what)
+		}
+		if after, err := b.entries("layers"); err != nil || !slices.Equal(after, layers) {
+			t.Errorf("%s: layers %v, then %v, %v", left.what, layers, after, err)
 		}
 		if after, err := b.entries("volumes"); err != nil || left.volumes != (len(after) == len(before)) {
 			t.Errorf("%s: volumes %v, then %v, %v", left.what, before, after, err)

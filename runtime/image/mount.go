@@ -233,9 +233,48 @@ func (s *Store) mountID(containerID string) (string, error) {
 	}
 	id := string(b)
 	if !validContainerID(id) {
-		return "", errors.New("mount-id is damaged")
+		return "", errMountID
 	}
 	return id, nil
+}
+
+// errMountID is returned when nothing tells any more which layers are a container's own: nobody waits until that is on the disk.
+var errMountID = errors.New("mount-id is damaged")
+
+// unowned lists the layers that were made for containers and are no other one's than that of the container gone; none where
+// they may be another's whose mount-id is damaged too.
+//
+// Preconditions: the exclusive lock is held.
+func (s *Store) unowned(gone string) ([]string, error) {
+	containers, err := s.names("layerdb/mounts")
+	if err != nil {
+		return nil, err
+	}
+	owned := map[string]bool{}
+	for _, c := range containers {
+		if c == gone {
+			continue
+		}
+		id, err := s.mountID(c)
+		if errors.Is(err, errMountID) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		owned[id] = true
+	}
+	layers, err := s.names("layers")
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, l := range layers {
+		if id, ok := strings.CutSuffix(l, "-init"); ok && !owned[id] {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // RemoveMount removes the layers of a container, and those of its image that were kept for it only. A container
@@ -261,18 +300,21 @@ func (s *Store) removeMount(containerID string) error {
 		if isNotExist(err) {
 			return nil
 		}
-		if err != nil {
-			return err
+		own := []string{mountID}
+		if errors.Is(err, errMountID) {
+			own, err = s.unowned(containerID)
 		}
-		top, err := s.mountParent(containerID)
 		if err != nil {
 			return err
 		}
 		t.trash(mountPath(containerID))
-		t.trashLayerFolder(mountID)
-		t.trashLayerFolder(mountID + "-init")
-		if top == "" {
-			return nil
+		for _, id := range own {
+			t.trashLayerFolder(id)
+			t.trashLayerFolder(id + "-init")
+		}
+		top, err := s.mountParent(containerID)
+		if err != nil || top == "" {
+			return nil // where it is damaged too, the next image that is removed takes what nobody needs
 		}
 		if has, err := s.imageHas(top); has || err != nil {
 			return err

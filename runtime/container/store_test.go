@@ -123,11 +123,13 @@ func TestVolatile(t *testing.T) {
 		{"no record", "rm config.json", false},
 		{"a record of who was making it", "mv config.json creating.json", true},
 		{"nothing", "rm config.json lock", false},
+		{"links without content", "m=$(cat ../../layerdb/mounts/${PWD##*/}/mount-id) && : >../../layers/$m/link && : >../../layers/$m-init/link", true},
 		{"layers without content in their record", "for f in ../../layerdb/mounts/${PWD##*/}/*; do : >$f; done", true},
 	} {
 		before, err1 := b.entries("volumes")
 		layers, err2 := b.entries("layers")
-		if err := errors.Join(err1, err2); err != nil {
+		links, err3 := b.entries("layers/l")
+		if err := errors.Join(err1, err2, err3); err != nil {
 			t.Fatal(err)
 		}
 		id := b.must("create", "-", newRun(words("true"), name("volatile"), autoRemove, volume))
@@ -150,6 +152,9 @@ func TestVolatile(t *testing.T) {
 		}
 		if after, err := b.entries("layers"); err != nil || !slices.Equal(after, layers) {
 			t.Errorf("%s: layers %v, then %v, %v", left.what, layers, after, err)
+		}
+		if after, err := b.entries("layers/l"); err != nil || !slices.Equal(after, links) {
+			t.Errorf("%s: short links %v, then %v, %v", left.what, links, after, err)
 		}
 		if after, err := b.entries("volumes"); err != nil || left.volumes != (len(after) == len(before)) {
 			t.Errorf("%s: volumes %v, then %v, %v", left.what, before, after, err)

@@ -24,6 +24,12 @@ func newLink() string {
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b)
 }
 
+// validLink reports whether link is one of newLink's.
+func validLink(link string) bool {
+	return len(link) == base32.StdEncoding.WithPadding(base32.NoPadding).EncodedLen(16) &&
+		strings.Trim(link, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
+
 // validContainerID reports whether id can name a file.
 func validContainerID(id string) bool {
 	if id == "" || len(id) > 128 || id[0] == '.' {

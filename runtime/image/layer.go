@@ -81,10 +81,26 @@ func (s *Store) size(img *Image) (int64, error) {
 	return sum, nil
 }
 
-// link reads a layer's short link, as "l/XXXX".
+// link reads a layer's short link, as "l/XXXX". Where a power failure has left the file empty, it is the link that leads to the
+// layer.
 func (s *Store) link(cacheID string) (string, error) {
 	b, err := os.ReadFile(s.path(layerPath(cacheID), "link"))
-	return "l/" + string(b), err
+	if err != nil {
+		return "", err
+	}
+	if validLink(string(b)) {
+		return "l/" + string(b), nil
+	}
+	names, err := s.names("layers/l")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		if to, err := os.Readlink(s.path(linkPath(name))); err == nil && to == "../"+cacheID+"/diff" {
+			return "l/" + name, nil
+		}
+	}
+	return "", fmt.Errorf("layer %s: its short link is damaged", short(cacheID))
 }
 
 // lower is what the file lower of a layer above cacheID says: the short links of it and of all below, topmost first.

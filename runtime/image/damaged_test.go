@@ -116,3 +116,33 @@ func TestDamagedLayer(t *testing.T) {
 		t.Errorf("inspect: %v, want %s in it", err, path)
 	}
 }
+
+// TestDamagedCacheID: a layer of which it is not known where it is takes no other one with it.
+func TestDamagedCacheID(t *testing.T) {
+	s := openStore(t)
+	img := load(t, s, dockerArchive(t, "c", []string{"x:y"}, layerTar(t, entry{name: "f", body: "1"})))[0].ID
+	got, err := s.Get(string(img))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.names("layers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.NewMount("container", img); err != nil {
+		t.Fatal(err)
+	}
+	path := s.path(chainPath(got.Layer()), "cache-id")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemoveMount("container"); err != nil {
+		t.Errorf("the container's layers: %v", err)
+	}
+	if _, err := s.Remove("x:y", RemoveOptions{}); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("remove: %v, want %s in it", err, path)
+	}
+	if after, err := s.names("layers"); err != nil || !slices.Equal(before, after) {
+		t.Errorf("layers %v, then %v, %v", before, after, err)
+	}
+}

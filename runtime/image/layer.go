@@ -39,6 +39,9 @@ func (s *Store) layer(chain digest.Digest) (*Layer, error) {
 	if l.Size, err = strconv.ParseInt(text["size"], 10, 64); err != nil {
 		return nil, l.damaged(s, "size", fmt.Errorf("%q is no number", text["size"]))
 	}
+	if !validContainerID(l.CacheID) {
+		return nil, l.damaged(s, "cache-id", fmt.Errorf("%q names no folder", l.CacheID))
+	}
 	for _, name := range []string{"diff", "parent"} {
 		if d := digest.Digest(text[name]); d != "" && validDigest(d) != nil {
 			return nil, l.damaged(s, name, fmt.Errorf("%q is no digest", text[name]))

@@ -316,10 +316,14 @@ func (s *Store) removeMount(containerID string) error {
 		if err != nil || top == "" {
 			return nil // where it is damaged too, the next image that is removed takes what nobody needs
 		}
-		if has, err := s.imageHas(top); has || err != nil {
-			return err
+		has, err := s.imageHas(top)
+		if err == nil && !has {
+			_, err = t.trashUnneeded(nil, containerID)
 		}
-		_, err = t.trashUnneeded(nil, containerID)
+		var d *DamagedError
+		if errors.As(err, &d) {
+			return nil // a layer of the image, not of the container: it stays
+		}
 		return err
 	})
 	return errors.Join(err, t.end())

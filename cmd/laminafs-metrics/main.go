@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
@@ -88,7 +89,20 @@ func listen(args []string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return endpoint.Listen(a)
+	return listenAt(a)
+}
+
+// addressPatience is how long a mount waits for an address: one that was unmounted this moment may be about to give it up.
+const addressPatience = 2 * time.Second
+
+// listenAt listens at an address that may be in use for a moment still.
+func listenAt(a endpoint.Address) (net.Listener, error) {
+	for deadline := time.Now().Add(addressPatience); ; time.Sleep(10 * time.Millisecond) {
+		l, err := endpoint.Listen(a)
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+			return l, err
+		}
+	}
 }
 
 // mount is the collector of the one mount.

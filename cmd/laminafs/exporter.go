@@ -120,10 +120,17 @@ func (e *exporter) serve(t *teller, logger *log.Logger) {
 	}()
 }
 
+// leave has the exporter give its address up: the next mount may ask for the same one. nil has none.
+func (e *exporter) leave() {
+	if e != nil {
+		_ = unix.Shutdown(e.sock, unix.SHUT_RDWR) // wakes who serves it
+		_ = e.life.Close()                        // it may be closed already
+	}
+}
+
 // stop ends the exporter.
 func (e *exporter) stop() {
-	_ = unix.Shutdown(e.sock, unix.SHUT_RDWR) // wakes who serves it
-	e.life.Close()
+	e.leave()
 	select {
 	case <-e.done:
 	case <-time.After(exporterPatience):

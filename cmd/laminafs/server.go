@@ -188,6 +188,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	}
 	s, err := m.Serve(fs, logger, cmd.opts.Debug, func() {
 		fs.Unmounted()
+		exp.leave()
 		// The next mount of the layers may be there before all is on the disk.
 		if guest {
 			go live.remove(logger) // somebody waits for us

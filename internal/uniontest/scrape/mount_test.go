@@ -2,6 +2,7 @@ package scrape
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -327,6 +328,30 @@ func TestScrapesUnderLoad(t *testing.T) {
 	v := scrape(t, address)
 	if n := v["laminafs_requests_total opcode=RMDIR"]; n != 2*2*8*3 {
 		t.Errorf("%v RMDIR, want %d", n, 2*2*8*3)
+	}
+}
+
+// A mount gets an address that one before it is about to give up.
+func TestAddressOfAnEndingMount(t *testing.T) {
+	needPrograms(t)
+	l := layers(t)
+	path := socketDir(t, l) + "/m.sock"
+	before, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		if c, err := before.Accept(); err == nil { // it has found the address in use
+			_ = c.Close()
+		}
+		_ = before.Close()
+	}()
+	uniontest.Start(t, uniontest.Laminafs, l, "metrics=unix:"+path)
+	<-asked
+	if v := scrape(t, "unix:"+path); v["laminafs_up"] != 1 {
+		t.Errorf("it is mounted, and its metrics are %v", v)
 	}
 }
 

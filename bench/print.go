@@ -4,12 +4,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // A print is a short text that tells what somebody saw of a tree: how much, and a sum over all of it that does not depend
@@ -47,24 +48,29 @@ func (p *print) plus(q print) {
 }
 
 // contentSum reads a file and returns its size and a sum of its content.
+//
+// It calls the system itself, as cat(1) does. Package os has epoll(7) watch each file that it opens, which the files of FUSE
+// let it, and no others: a program of Go takes some 6 us longer to open one.
 func contentSum(path string, buf []byte) (n int64, sum uint64, err error) {
-	f, err := os.Open(path)
+	fd, err := sys.Open(sys.At{Dirfd: unix.AT_FDCWD, Name: path}, unix.O_RDONLY, 0)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer f.Close()
+	defer sys.Close(fd)
 	var h maphash.Hash
 	h.SetSeed(seed)
 	for {
-		k, err := f.Read(buf)
-		_, _ = h.Write(buf[:k])
-		n += int64(k)
-		if err == io.EOF {
+		k, err := unix.Read(fd, buf)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return n, 0, &os.PathError{Op: "read", Path: path, Err: err}
+		case k == 0:
 			return n, h.Sum64(), nil
 		}
-		if err != nil {
-			return n, 0, err
-		}
+		_, _ = h.Write(buf[:k]) // it never fails
+		n += int64(k)
 	}
 }
 

@@ -262,7 +262,7 @@ func TestMatch(t *testing.T) {
 		return strings.Join(s, " ")
 	}
 	for pattern, want := range map[string]string{
-		"read-*": "read-cold read-warm", "layers-5*": "layers-500-walk layers-500-missing", "copy-up": "copyup-small copyup-big",
+		"read-*": "read-cold read-warm read-hot", "layers-5*": "layers-500-walk layers-500-missing", "copy-up": "copyup-small copyup-big",
 		"container-start@joe": "container-start@joe", "dance": `there is no workload "dance"`,
 		"[": `workloads "[": syntax error in pattern`,
 	} {

@@ -10,6 +10,13 @@ import (
 	"github.com/laminafs/lamina/bench/report"
 )
 
+// How warm work is. At the second reading the kernel does what it does then only: it activates pages, and asks a FUSE server
+// for times that it does not trust after a READ.
+const (
+	once  = 1 // the second time is measured
+	twice = 2 // the third, which is as all that follow
+)
+
 // A unionWork is a workload that is done on a mounted tree.
 type unionWork struct {
 	layers func(f *Fixtures) (*Layers, error)
@@ -17,8 +24,8 @@ type unionWork struct {
 	// writes says that the work changes the tree: the plain directory is then a copy.
 	writes bool
 
-	// warm has the work done once before it is measured; prepare, which may be nil, makes what it needs.
-	warm    bool
+	// warm is how often the work is done before it is measured; prepare, which may be nil, makes what it needs.
+	warm    int
 	prepare func(j *job) error
 
 	// run does the work and returns what it saw.
@@ -117,10 +124,12 @@ func (t *unionTrial) begin() (err error) {
 			return err
 		}
 	}
-	if t.work.warm {
-		_, err = t.work.run(t.j)
+	for range t.work.warm {
+		if _, err := t.work.run(t.j); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func (t *unionTrial) run() (err error) {

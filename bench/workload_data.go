@@ -48,11 +48,14 @@ func dataWork() []Workload {
 	}
 	return []Workload{
 		onUnion(data, "read-cold", "every file of the Go distribution is read", 2.0, unionWork{layers: tree, run: onTree(readAll)}),
-		onUnion(data, "read-warm", "the same again", 0.9, unionWork{layers: tree, warm: true, run: onTree(readAll)}),
+		onUnion(data, "read-warm", "the same again", 0.9, unionWork{layers: tree, warm: once, run: onTree(readAll)}),
+		onUnion(data, "read-hot", "the third time", 0.9, unionWork{layers: tree, warm: twice, run: onTree(readAll)}),
 		onUnion(data, "grep-cold", "grep -r in the Go distribution", 2.0, unionWork{layers: tree, run: onTree(grep)}),
-		onUnion(data, "grep-warm", "the same again", 0.9, unionWork{layers: tree, warm: true, run: onTree(grep)}),
+		onUnion(data, "grep-warm", "the same again", 0.9, unionWork{layers: tree, warm: once, run: onTree(grep)}),
+		onUnion(data, "grep-hot", "the third time", 0.9, unionWork{layers: tree, warm: twice, run: onTree(grep)}),
 		onUnion(data, "readers-cold", "every file is read, by two readers for each CPU", 2.0, unionWork{layers: tree, run: onTree(readParallel)}),
-		onUnion(data, "readers-warm", "the same again", 0.9, unionWork{layers: tree, warm: true, run: onTree(readParallel)}),
+		onUnion(data, "readers-warm", "the same again", 0.9, unionWork{layers: tree, warm: once, run: onTree(readParallel)}),
+		onUnion(data, "readers-hot", "the third time", 0.9, unionWork{layers: tree, warm: twice, run: onTree(readParallel)}),
 		onUnion(data, "seq-read", "a file of 512 MiB is read in blocks of 1 MiB, cold; by fio where it is installed", 2.0, unionWork{layers: big, run: seqRead.run, left: whole}),
 		onUnion(data, "rand-read", "20,000 pages of 4 KiB are read, cold; by fio where it is installed", 0, unionWork{layers: big, run: randRead.run, left: whole}),
 		onUnion(data, "mmap-read", "the file is read through its mapping, cold", 0,

@@ -52,7 +52,7 @@ func largeWork() (list []Workload) {
 		}
 		list = append(list,
 			onUnion(large, "names-"+dir.name+"-list-cold", "the names in a directory of "+dir.text, cold, unionWork{layers: of, run: names}),
-			onUnion(large, "names-"+dir.name+"-list-warm", "the same again", warm, unionWork{layers: of, warm: true, run: names}),
+			onUnion(large, "names-"+dir.name+"-list-warm", "the same again", warm, unionWork{layers: of, warm: once, run: names}),
 			onUnion(large, "names-"+dir.name+"-stat-one", "lstat of one of its names, cold", 0, unionWork{layers: of, run: statOne}),
 			onUnion(large, "names-"+dir.name+"-walk", "stat of all of them, cold", cold, unionWork{layers: of, run: onTree(walk)}),
 		)

@@ -29,12 +29,13 @@ func metadataWork() []Workload {
 	list := []Workload{
 		onUnion(metadata, "walk-cold", "stat of every object of a Go distribution in three layers (15,000 files), as find -size does", 1.5,
 			unionWork{layers: tree, run: onTree(walk)}),
-		onUnion(metadata, "walk-warm", "the same again", 1.0, unionWork{layers: tree, warm: true, run: onTree(walk)}),
+		onUnion(metadata, "walk-warm", "the same again", 1.0, unionWork{layers: tree, warm: once, run: onTree(walk)}),
+		onUnion(metadata, "walk-hot", "the third time", 1.0, unionWork{layers: tree, warm: twice, run: onTree(walk)}),
 		onUnion(metadata, "stat-cold", "lstat of every object by its path, in no order", 1.5,
 			unionWork{layers: tree, prepare: knowNames, run: statKnown}),
-		onUnion(metadata, "stat-warm", "the same again", 1.0, unionWork{layers: tree, prepare: knowNames, warm: true, run: statKnown}),
+		onUnion(metadata, "stat-warm", "the same again", 1.0, unionWork{layers: tree, prepare: knowNames, warm: once, run: statKnown}),
 		onUnion(metadata, "readdir-cold", "the names in every directory", 1.5, unionWork{layers: tree, run: onTree(listAll)}),
-		onUnion(metadata, "readdir-warm", "the same again", 1.0, unionWork{layers: tree, warm: true, run: onTree(listAll)}),
+		onUnion(metadata, "readdir-warm", "the same again", 1.0, unionWork{layers: tree, warm: once, run: onTree(listAll)}),
 		onUnion(metadata, "untar", "tar -x of 10,000 small files", 3.0, unionWork{
 			layers: (*Fixtures).Empty, writes: true, run: doUntar,
 			left: func(j *job) ([]string, error) { return everything(j.dir, true) },

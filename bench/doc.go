@@ -5,7 +5,7 @@
 // lamina, podman, runc, bubblewrap and tar are programs that do it themselves. Either way one system doing one
 // workload is a trial, with the same steps for each sample:
 //
-//	begin    a new mount with an empty upper, or an empty store; warm work is done once or twice not measured
+//	begin    a new mount with an empty upper, or an empty store; warm work is done before       not measured
 //	run      the work                                                                           measured
 //	check    is the result that of the plain directory? What is wrong has no time               not measured
 //	end      unmount                                                                            not measured

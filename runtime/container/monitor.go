@@ -139,9 +139,7 @@ func monitorMain(args []string) int {
 	}
 	m.policy, m.limits = m.c.r.HostConfig.RestartPolicy, m.c.r.HostConfig.Resources
 	if mode == modeTree {
-		lock := m.lock
-		m.lock = nil
-		defer lock.Close() // held until then
+		defer m.lock.Close() // held until then
 		return m.serveTree(first)
 	}
 	return m.main(first)

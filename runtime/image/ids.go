@@ -17,16 +17,21 @@ func randomHex(n int) string {
 // newCacheID names a layer's folder: 64 hexadecimal digits.
 func newCacheID() string { return randomHex(32) }
 
+// How newLink spells its random bytes.
+const linkBytes = 16
+
+var linkEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
+
 // newLink names a layer in layers/l: 26 characters, so that many fit an option string.
 func newLink() string {
-	b := make([]byte, 16)
+	b := make([]byte, linkBytes)
 	_, _ = rand.Read(b) // never fails (crypto/rand)
-	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b)
+	return linkEncoding.EncodeToString(b)
 }
 
 // validLink reports whether link is one of newLink's.
 func validLink(link string) bool {
-	return len(link) == base32.StdEncoding.WithPadding(base32.NoPadding).EncodedLen(16) &&
+	return len(link) == linkEncoding.EncodedLen(linkBytes) &&
 		strings.Trim(link, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 

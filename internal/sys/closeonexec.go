@@ -8,26 +8,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CloseOnExec marks every descriptor from first on. What a caller has left open would else be held as long as a process that we
-// start lives: whoever waits for the end of a pipe, or for a lock, would wait as long.
+// CloseOnExec marks every descriptor from first on, whoever opened it.
 func CloseOnExec(first uint) error {
 	err := unix.CloseRange(first, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err != unix.ENOSYS && err != unix.EINVAL { // 5.9; the flag is of 5.11
 		return err
 	}
+	fds, err := openFrom(int(first))
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+	}
+	return err
+}
+
+// openFrom are the descriptors from first on that are open, and one that is not any more: its own.
+func openFrom(first int) ([]int, error) {
 	dir, err := os.Open("/proc/self/fd")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer dir.Close() // read only
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var fds []int
 	for _, name := range names {
-		if fd, err := strconv.Atoi(name); err == nil && fd >= int(first) {
-			unix.CloseOnExec(fd)
+		if fd, err := strconv.Atoi(name); err == nil && fd >= first {
+			fds = append(fds, fd)
 		}
 	}
-	return nil
+	return fds, nil
 }

@@ -16,13 +16,11 @@ import (
 func StartProgram(path string, args, env []string, dir string, files []*os.File, attr *syscall.SysProcAttr) (pid int, err error) {
 	fds := make([]uintptr, len(files))
 	for i, f := range files {
-		c, err := f.SyscallConn() // unlike Fd it leaves the file as it is, blocking or not
-		if err == nil {
-			err = c.Control(func(fd uintptr) { fds[i] = fd })
-		}
+		fd, err := Descriptor(f)
 		if err != nil {
 			return 0, err
 		}
+		fds[i] = uintptr(fd)
 	}
 	pid, err = syscall.ForkExec(path, args, &syscall.ProcAttr{Dir: dir, Env: env, Files: fds, Sys: attr})
 	goruntime.KeepAlive(files)
@@ -30,6 +28,15 @@ func StartProgram(path string, args, env []string, dir string, files []*os.File,
 		return 0, &os.PathError{Op: "fork/exec", Path: path, Err: err}
 	}
 	return pid, nil
+}
+
+// Descriptor is that of a file, which is to be kept alive. Unlike File.Fd it leaves it as it is, blocking or not.
+func Descriptor(f *os.File) (n int, err error) {
+	c, err := f.SyscallConn()
+	if err == nil {
+		err = c.Control(func(fd uintptr) { n = int(fd) })
+	}
+	return n, err
 }
 
 // WaitProgram waits until the process has ended, and reaps it.

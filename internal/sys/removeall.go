@@ -140,7 +140,8 @@ func (r *remover) emptyTop() error {
 // empty removes all in the directory open as fd, but for what it moves up to top.
 func (r *remover) empty(fd, depth int) error {
 	var entries []Dirent
-	if err := ReadDir(fd, func(e Dirent) { entries = append(entries, e) }); err != nil {
+	err := ReadDir(fd, func(e Dirent) { entries = append(entries, e) })
+	if err != nil && err != unix.ENOENT { // the directory itself was removed: somebody else is at it too
 		return err
 	}
 	if len(entries) > 0 {

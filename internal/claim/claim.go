@@ -60,7 +60,8 @@ const pause = 10 * time.Millisecond
 //
 // Errors: EBUSY where another mount has it.
 func Take(fd int) error {
-	for begin := time.Now(); ; time.Sleep(pause) {
+	was, since, late := unknown, time.Now(), false
+	for ; ; time.Sleep(pause) {
 		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			mark(fd, making)
@@ -72,9 +73,17 @@ func Take(fd int) error {
 		if err != unix.EWOULDBLOCK {
 			return err
 		}
-		holder := look(fd)
-		if limit, ok := patience[holder]; ok && time.Since(begin) > limit {
-			return fmt.Errorf("in use by another mount: %w", unix.EBUSY)
+		// A holder that lets go, or goes on to its next state, is seen as one of whom nothing is known for a moment. So each
+		// state has its own time, and what is seen when that is over has to be seen twice.
+		if holder := look(fd); holder != was {
+			was, since, late = holder, time.Now(), false
+			continue
+		}
+		if limit, ok := patience[was]; ok && time.Since(since) > limit {
+			if late {
+				return fmt.Errorf("in use by another mount: %w", unix.EBUSY)
+			}
+			late = true
 		}
 	}
 }

@@ -165,6 +165,34 @@ func TestWaitsForWhoLeaves(t *testing.T) {
 	}
 }
 
+// Who has waited for long for one that leaves does not take the moment of its going for somebody of whom nothing is known.
+func TestTakesWhatIsLet(t *testing.T) {
+	old := patience
+	defer func() { patience = old }()
+	patience = map[state]time.Duration{live: time.Second, unknown: time.Second}
+	dir := t.TempDir()
+	fd := taken(t, dir)
+	Ending(fd)
+	got := make(chan error, 1)
+	next := open(t, dir)
+	go func() { got <- Take(next) }()
+	select {
+	case err := <-got:
+		t.Fatalf("taken while another has it: %v", err)
+	case <-time.After(patience[unknown] + patience[unknown]/2):
+	}
+	lock(fd, unix.F_UNLCK, 0, 0) // as Release, and the end of a process, begin
+	select {
+	case err := <-got:
+		t.Fatalf("while it lets go: %v", err)
+	case <-time.After(3 * pause):
+	}
+	Release(fd)
+	if err := <-got; err != nil {
+		t.Errorf("after the release: %v", err)
+	}
+}
+
 // Closing lets go, as the end of the process does.
 func TestCloseReleases(t *testing.T) {
 	dir := t.TempDir()

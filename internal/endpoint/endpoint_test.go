@@ -140,6 +140,34 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 }
 
+// A listener that is asked by more than it has room for is one.
+func TestBusySocketIsInUse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", path) // which is one too many for the next
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a, err := Parse("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Listen(a); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("%v, %v; want %v", l, err, unix.EADDRINUSE)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOthersAreLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")

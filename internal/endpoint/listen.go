@@ -127,10 +127,18 @@ func (s *socket) removeStale(path string) error {
 		_ = c.Close() // nothing was said
 		return unix.EADDRINUSE
 	}
-	if !errors.Is(err, unix.ECONNREFUSED) {
+	switch {
+	case errors.Is(err, unix.EAGAIN): // so many want to connect that there is no room for one more
+		return unix.EADDRINUSE
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // who had it has taken it away
+	case !errors.Is(err, unix.ECONNREFUSED):
 		return err
 	}
-	return s.dir.Remove(s.name)
+	if err := s.dir.Remove(s.name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // ownersOnly gives the file that bind(2) makes its mode: it takes the socket's (net/unix/af_unix.c, unix_bind_bsd). A

@@ -376,7 +376,8 @@ func read(base *os.Root, name string) (info Info, err error) {
 	for i := 0; ; i++ {
 		b, err := base.ReadFile(fmt.Sprintf("%s/br%d", name, i))
 		if errors.Is(err, fs.ErrNotExist) && i > 0 {
-			return info, nil
+			_, err = base.Lstat(name + "/br0") // or it goes away while we read it
+			return info, err
 		}
 		if err != nil {
 			return info, err

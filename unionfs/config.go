@@ -54,6 +54,9 @@ type Config struct {
 	// Volatile gives up fsync: after a crash of the machine the upper may hold anything.
 	Volatile bool
 
+	// Syncing is called after the last request, when nothing is left to be done but to wait for the upper's disk. It may be nil.
+	Syncing func()
+
 	// Timeout is for how long the kernel may keep what it was told of names and attributes. 0 is practically for
 	// ever: nothing changes behind our back. What is negative is not at all.
 	Timeout time.Duration

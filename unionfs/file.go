@@ -405,15 +405,10 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	}
 	defer d.done()
 	defer n.changed()
-	for {
-		err := unix.Fallocate(d.fd, in.Mode, int64(in.Offset), int64(in.Length))
-		if err == nil {
-			err = fs.killSetIDFor(n, d.fd, in.Uid)
-		}
-		if err != unix.EINTR {
-			return fs.status("fallocate", err)
-		}
+	if err = sys.Fallocate(d.fd, in.Mode, int64(in.Offset), int64(in.Length)); err == nil {
+		err = fs.killSetIDFor(n, d.fd, in.Uid)
 	}
+	return fs.status("fallocate", err)
 }
 
 // Lseek finds data and holes; other positions are the kernel's business.

@@ -249,6 +249,9 @@ func (fs *FS) OnUnmount() {
 		claim.Release(fd)
 	}
 	if fs.upper != nil && !fs.cfg.Volatile {
+		if fs.cfg.Syncing != nil {
+			fs.cfg.Syncing()
+		}
 		if err := unix.Syncfs(fs.upperFd); err != nil {
 			fs.log.Printf("sync upperdir=%s: %v", fs.upper.path, err)
 		}

@@ -92,8 +92,9 @@ func listen(args []string) (net.Listener, error) {
 	return listenAt(a)
 }
 
-// addressPatience is how long a mount waits for an address: one that was unmounted this moment may be about to give it up.
-const addressPatience = 2 * time.Second
+// addressPatience is how long a mount waits for an address: one that was unmounted this moment may be about to give it up. It is
+// less than laminafs waits for us.
+const addressPatience = 8 * time.Second
 
 // listenAt listens at an address that may be in use for a moment still.
 func listenAt(a endpoint.Address) (net.Listener, error) {

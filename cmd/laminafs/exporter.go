@@ -6,6 +6,7 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,7 @@ type exporter struct {
 	sock int           // to it
 	life *os.File      // the end of a pipe; closed, also by our death, when it is to end
 	done chan struct{} // closed when it has ended
+	left atomic.Bool   // it is to end
 }
 
 // exporterPatience is how long the exporter may take to listen, and to end.
@@ -112,9 +114,7 @@ func (e *exporter) serve(t *teller, logger *log.Logger) {
 	t.s.Figures(true)
 	go func() {
 		figures.Serve(e.sock, t.snapshot)
-		select {
-		case <-t.s.Done():
-		default:
+		if !e.left.Load() {
 			logger.Printf("%s has ended: the mount goes on without metrics", exporterName)
 		}
 	}()
@@ -123,6 +123,7 @@ func (e *exporter) serve(t *teller, logger *log.Logger) {
 // leave has the exporter give its address up: the next mount may ask for the same one. nil has none.
 func (e *exporter) leave() {
 	if e != nil {
+		e.left.Store(true)
 		_ = unix.Shutdown(e.sock, unix.SHUT_RDWR) // wakes who serves it
 		_ = e.life.Close()                        // it may be closed already
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/internal/figures"
+	"github.com/laminafs/lamina/internal/version"
 	"github.com/laminafs/lamina/unionfs"
 	"github.com/laminafs/lamina/unionfs/transport"
 	"github.com/laminafs/lamina/whiteout"
@@ -62,7 +63,7 @@ func (t *teller) tell(live *liveDir, logger *log.Logger) {
 func (t *teller) snapshot(timed bool) *figures.Mount {
 	f := &figures.Mount{
 		PID: os.Getpid(), Started: seconds(t.started), Mountpoint: t.m.Target,
-		Version: moduleVersion(), GoVersion: goruntime.Version(),
+		Version: version.Module(), GoVersion: goruntime.Version(),
 		Modes: t.modes(), Union: t.fs.Stats(), Process: process(),
 	}
 	var since time.Time

@@ -89,6 +89,16 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.w.Write(p)
 }
 
+// end lets go of the file. What is said after that is dropped: the directory that it was in is gone.
+func (o *output) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if f, ok := o.w.(io.Closer); ok && o.file {
+		_ = f.Close() // it is removed
+		o.w, o.file = io.Discard, false
+	}
+}
+
 // leaveStdio puts descriptors 0 to 2 on /dev/null, so that a caller who reads them to the end gets there.
 func (o *output) leaveStdio(live *liveDir) error {
 	o.mu.Lock()

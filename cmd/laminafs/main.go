@@ -28,11 +28,11 @@ import (
 	"io"
 	"os"
 	goruntime "runtime"
-	"runtime/debug"
 	"strings"
 
 	"github.com/laminafs/lamina/internal/livemount"
 	"github.com/laminafs/lamina/internal/sysmon"
+	"github.com/laminafs/lamina/internal/version"
 )
 
 const (
@@ -67,7 +67,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		_, err = io.WriteString(stdout, usage)
 		return finish(stderr, err)
 	case cmd.version:
-		_, err = fmt.Fprintln(stdout, version())
+		_, err = fmt.Fprintln(stdout, versionLine())
 		return finish(stderr, err)
 	}
 	switch role.kind {
@@ -101,17 +101,9 @@ func oneLine(err error) string {
 	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", `\n`)
 }
 
-// version tells which laminafs this is.
-func version() string {
-	return fmt.Sprintf("laminafs %s %s %s/%s", moduleVersion(), goruntime.Version(), goruntime.GOOS, goruntime.GOARCH)
-}
-
-// moduleVersion is the version of the module.
-func moduleVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
+// versionLine tells which laminafs this is.
+func versionLine() string {
+	return fmt.Sprintf("laminafs %s %s %s/%s", version.Module(), goruntime.Version(), goruntime.GOOS, goruntime.GOARCH)
 }
 
 // list prints the live mounts.

@@ -85,27 +85,28 @@ func unmountIn(ns uint64, target string, lazy bool) error {
 	if err != nil {
 		return err
 	}
-	done := make(chan error, 1)
 	for _, path := range procs {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue // it has ended, or is not ours to look at
+		}
 		var st unix.Stat_t
-		if unix.Stat(path, &st) != nil || st.Ino != ns {
+		if unix.Fstat(fd, &st) != nil || st.Ino != ns {
+			_ = unix.Close(fd) // of another namespace
 			continue
 		}
+		defer unix.Close(fd) // and with it the namespace stays, whatever becomes of the process
+		done := make(chan error, 1)
 		go func() {
 			goruntime.LockOSThread() // never given back: the thread ends with the goroutine
-			done <- enterAndUnmount(path, target, lazy)
+			done <- enterAndUnmount(fd, target, lazy)
 		}()
 		return <-done
 	}
 	return errors.New("nobody is left in its mount namespace")
 }
 
-func enterAndUnmount(nsPath, target string, lazy bool) error {
-	fd, err := unix.Open(nsPath, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
+func enterAndUnmount(fd int, target string, lazy bool) error {
 	// Root and working directory, which setns(2) changes, must not be those of other threads.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/packet"
 	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/unionfs/transport"
 )
@@ -70,7 +72,8 @@ func takeRole() (role, error) {
 const (
 	msgLayers = 'l'
 	msgReady  = 'r'
-	msgClosed = 'c' // to a mounter that lives as long
+	msgSyncs  = 's' // before msgClosed, to a mounter that lives as long
+	msgClosed = 'c'
 	msgFailed = 'e'
 )
 
@@ -82,11 +85,7 @@ const maxMessage = 64 << 10
 const maxCommandLine = 208 << 10
 
 func send(sock int, kind byte, text string) error {
-	for {
-		if err := unix.Sendto(sock, append([]byte{kind}, text[:min(len(text), maxMessage-1)]...), unix.MSG_NOSIGNAL, nil); err != unix.EINTR {
-			return err
-		}
-	}
+	return packet.Send(sock, append([]byte{kind}, text[:min(len(text), maxMessage-1)]...), -1)
 }
 
 // errGone is returned when the process at the other end has ended without a word.
@@ -95,31 +94,18 @@ var errGone = errors.New("it ended without a word")
 // expect waits for the message kind and turns msgFailed into an error.
 func expect(sock int, kind byte) error {
 	buf := make([]byte, maxMessage)
-	for {
-		n, err := unix.Read(sock, buf)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.ECONNRESET || err == nil && n == 0:
-			return errGone
-		case err != nil:
-			return err
-		case buf[0] == msgFailed:
-			return errors.New(string(buf[1:n]))
-		case buf[0] != kind:
-			return fmt.Errorf("message %q, want %q", buf[0], kind)
-		}
-		return nil
+	n, _, err := packet.Receive(sock, buf)
+	switch {
+	case err == io.EOF:
+		return errGone
+	case err != nil:
+		return err
+	case buf[0] == msgFailed:
+		return errors.New(string(buf[1:n]))
+	case buf[0] != kind:
+		return fmt.Errorf("message %q, want %q", buf[0], kind)
 	}
-}
-
-// socketpair keeps the bounds of messages, and tells each end when the other is gone.
-func socketpair() (ours, theirs int, err error) {
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, -1, fmt.Errorf("socketpair: %w", err)
-	}
-	return p[0], p[1], nil
+	return nil
 }
 
 // commandLine is what a guest serves. A mounter that starts it before it knows sends the arguments, each with a zero byte
@@ -128,20 +114,16 @@ func socketpair() (ours, theirs int, err error) {
 // Errors: errGone of a mounter that does not need it in the end.
 func commandLine(sock int) ([]string, error) {
 	buf := make([]byte, maxCommandLine)
-	for {
-		n, _, flags, _, err := unix.Recvmsg(sock, buf, nil, 0)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.ECONNRESET || err == nil && n == 0:
-			return nil, errGone
-		case err != nil:
-			return nil, fmt.Errorf("mounter: %w", err)
-		case flags&unix.MSG_TRUNC != 0 || buf[n-1] != 0:
-			return nil, fmt.Errorf("mounter: want a command line, of at most %d bytes", maxCommandLine)
-		}
-		return strings.Split(string(buf[:n-1]), "\x00"), nil
+	n, _, err := packet.Receive(sock, buf)
+	switch {
+	case err == io.EOF:
+		return nil, errGone
+	case err == unix.EMSGSIZE || err == nil && buf[n-1] != 0:
+		return nil, fmt.Errorf("mounter: want a command line, of at most %d bytes", maxCommandLine)
+	case err != nil:
+		return nil, fmt.Errorf("mounter: %w", err)
 	}
+	return strings.Split(string(buf[:n-1]), "\x00"), nil
 }
 
 // self is how we execute ourselves again, wherever the binary is by now.
@@ -173,11 +155,11 @@ func background(cmd *command) error {
 	if err != nil {
 		return err
 	}
-	ours, theirs, err := socketpair()
+	ours, theirs, err := packet.Pair()
 	if err != nil {
 		return err
 	}
-	if err := sys.CloseOnExec(3); err != nil {
+	if err := sys.KeepInherited(false); err != nil {
 		return err
 	}
 	r := role{kind: roleServer, left: mustLeave(), target: target}
@@ -248,7 +230,7 @@ func foreground(cmd *command) error {
 	if ns == 0 || target == "" {
 		return serve(cmd, localMounter{cmd, target}, false)
 	}
-	ours, theirs, err := socketpair()
+	ours, theirs, err := packet.Pair()
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/packet"
 )
 
 // TestCommandLine: what a mounter says to a server that it has started before it knew what to serve.
@@ -19,7 +21,7 @@ func TestCommandLine(t *testing.T) {
 		{"cut off", "-o\x00lowerdir=a", nil, "mounter: want a command line, of at most 212992 bytes"},
 		{"nothing", "", nil, errGone.Error()},
 	} {
-		ours, theirs, err := socketpair()
+		ours, theirs, err := packet.Pair()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/laminafs/lamina/internal/heap"
 	"github.com/laminafs/lamina/internal/livemount"
+	"github.com/laminafs/lamina/internal/packet"
 	"github.com/laminafs/lamina/unionfs"
 	"github.com/laminafs/lamina/unionfs/transport"
 )
@@ -27,6 +28,9 @@ type mounter interface {
 	// ready is called when the mount is served, failed when it will not be.
 	ready() error
 	failed(err error)
+
+	// syncs is called when the disk is waited for.
+	syncs()
 
 	// closed is called when nothing is written to the layers any more.
 	closed()
@@ -47,6 +51,7 @@ func (l localMounter) mount() (*transport.Mount, error) {
 }
 func (l localMounter) ready() error                                { return nil }
 func (l localMounter) failed(error)                                {}
+func (l localMounter) syncs()                                      {}
 func (l localMounter) closed()                                     {}
 func (l localMounter) unmount(m *transport.Mount, lazy bool) error { return m.Unmount(lazy) }
 
@@ -82,7 +87,7 @@ func (r *remoteMounter) mount() (*transport.Mount, error) {
 		return nil, fmt.Errorf("mounter: %w", err)
 	}
 	buf := make([]byte, maxMessage)
-	n, fd, err := transport.ReceiveFd(r.role.sock, buf)
+	n, fd, err := packet.Receive(r.role.sock, buf)
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("mounter: %w", errGone)
@@ -101,9 +106,13 @@ func (r *remoteMounter) ready() error {
 	return send(r.role.sock, msgReady, "")
 }
 
-func (r *remoteMounter) closed() {
+func (r *remoteMounter) syncs()  { r.tellMounter(msgSyncs) }
+func (r *remoteMounter) closed() { r.tellMounter(msgClosed) }
+
+// tellMounter tells a mounter that lives as long.
+func (r *remoteMounter) tellMounter(what byte) {
 	if r.role.kind == roleGuest {
-		_ = send(r.role.sock, msgClosed, "") // a mounter that is gone has nobody to tell
+		_ = send(r.role.sock, what, "") // a mounter that is gone has nobody to tell
 	}
 }
 
@@ -121,6 +130,10 @@ func (r *remoteMounter) unmount(m *transport.Mount, lazy bool) error {
 // serveRole is the server of a mounter.
 func serveRole(cmd *command, r role) error {
 	err := serve(cmd, &remoteMounter{cmd, r}, !cmd.foreground)
+	if r.kind == roleGuest {
+		// The mounter waits until we hold on to nothing. The kernel would close it after our memory is taken apart.
+		_ = unix.Close(r.sock)
+	}
 	if r.mounter != 0 {
 		_, _ = unix.Wait4(r.mounter, nil, 0, nil) // it ends whatever we do, and there is nothing to learn from it
 	}
@@ -148,7 +161,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	signal.Ignore(unix.SIGPIPE) // a caller who has closed our stderr does not end the mount
 
 	union := cmd.opts.Union
-	union.Log = logger
+	union.Log, union.Syncing = logger, mt.syncs
 	info := cmd.liveInfo()
 	unattend := mt.attend()
 	fs, err := unionfs.New(union)
@@ -233,6 +246,7 @@ func serve(cmd *command, mt mounter, background bool) (err error) {
 	}
 	err = fs.Close()
 	mt.closed()
+	out.end()
 	return err
 }
 

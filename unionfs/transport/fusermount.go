@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/packet"
 )
 
 // commFd is the descriptor on which fusermount3 sends the /dev/fuse descriptor, told in the variable _FUSE_COMMFD.
@@ -55,7 +56,7 @@ func mountByHelper(path string, o *Options) (fd int, err error) {
 		return -1, helperError("fusermount3", err, stderr.String())
 	}
 	_ = remote.Close() // so that a helper which sent nothing is an end of file, not a wait for ever
-	if _, fd, err = ReceiveFd(pair[0], make([]byte, 1)); err == nil && fd < 0 {
+	if _, fd, err = packet.Receive(pair[0], make([]byte, 1)); err == nil && fd < 0 {
 		err = errors.New("it sent no descriptor")
 	}
 	if err != nil {
@@ -109,42 +110,4 @@ func helperError(what string, err error, stderr string) error {
 		return errors.New(strings.ReplaceAll(s, "\n", "; "))
 	}
 	return fmt.Errorf("%s: %w", what, err)
-}
-
-// ReceiveFd receives a message from the UNIX socket sock: its bytes into buf, of which there are n, and a descriptor,
-// -1 where none was sent. An end of file is io.EOF.
-func ReceiveFd(sock int, buf []byte) (n, fd int, err error) {
-	oob := make([]byte, unix.CmsgSpace(4))
-	oobn := 0
-	for {
-		n, oobn, _, _, err = unix.Recvmsg(sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return 0, -1, err
-		}
-		break
-	}
-	if n == 0 {
-		return 0, -1, io.EOF
-	}
-	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(msgs) == 0 {
-		return n, -1, err
-	}
-	fds, err := unix.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) == 0 {
-		return n, -1, err
-	}
-	return n, fds[0], nil
-}
-
-// SendFd sends fd through the UNIX socket sock, with msg, which is not empty.
-func SendFd(sock, fd int, msg []byte) error {
-	for {
-		if err := unix.Sendmsg(sock, msg, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL); err != unix.EINTR {
-			return err
-		}
-	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/packet"
 	"github.com/laminafs/lamina/internal/sys"
 )
 
@@ -133,7 +134,7 @@ func NewOn(path, target string, o Options) (*Mount, error) {
 }
 
 // Send passes the mount to another process through the UNIX socket sock, where Received takes it.
-func (m *Mount) Send(sock int) error { return SendFd(sock, m.Fd, fmt.Appendf(nil, "%d", m.Minor)) }
+func (m *Mount) Send(sock int) error { return packet.Send(sock, fmt.Appendf(nil, "%d", m.Minor), m.Fd) }
 
 // Received is the mount at target that another process has sent, as the descriptor and the bytes of its message.
 func Received(target string, fd int, msg []byte, o Options) (*Mount, error) {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	goruntime "runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -486,20 +485,6 @@ func (u *ringLoop) resident(t *testing.T) (n int) {
 		}
 	}
 	return n
-}
-
-func TestParseCPUList(t *testing.T) {
-	tests := map[string][]int{"0": {0}, "0-3": {0, 1, 2, 3}, "0,2-3,8": {0, 2, 3, 8}}
-	for s, want := range tests {
-		if got, err := parseCPUList(s); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q is %v, %v; want %v", s, got, err, want)
-		}
-	}
-	for _, s := range []string{"", "x", "3-1", "0-", "0,,1", "-1"} {
-		if got, err := parseCPUList(s); err == nil {
-			t.Errorf("%q is %v", s, got)
-		}
-	}
 }
 
 func TestThreadsAtFirst(t *testing.T) {

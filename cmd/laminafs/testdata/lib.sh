@@ -44,7 +44,8 @@ until_ok() {
 		sleep 0.05
 	done
 }
-dead() { ! kill -0 "$1" || grep -q '^State:.Z' "/proc/$1/status"; }
+# A leader may have ended before its threads: dead is who has no thread but zombies.
+dead() { ! kill -0 "$1" || ! grep -h '^State:' "/proc/$1"/task/*/status | grep -qv Z; }
 ended() { until_ok dead "$1"; }
 # stop PID: stops a server, and returns when all its threads have stopped. Until then they go on answering.
 stopped() { ! grep '^State:' "/proc/$1"/task/*/status | grep -qv 'T (stopped)'; }

@@ -16,7 +16,7 @@ packages=(
 	e2fsprogs xfsprogs btrfs-progs
 	fuse-overlayfs unionfs-fuse bubblewrap
 	slirp4netns passt iproute2
-	git sqlite3 rsync tar zstd jq curl python3 python3-venv mmdebstrap
+	git sqlite3 rsync tar bzip2 xz-utils zstd jq curl python3 python3-venv mmdebstrap
 	podman buildah runc busybox-static skopeo umoci docker-registry
 	prometheus
 )

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/runtime/compression"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,9 +61,9 @@ func openArchive(ctx context.Context, path string, stdin io.Reader, scratch stri
 		// A file of our own, with a position of its own.
 		own, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 		if err == nil {
-			head := make([]byte, 32)
+			head := make([]byte, compression.HeadSize)
 			n, _ := own.ReadAt(head, 0) // what is not there is no magic
-			if c, err := detect(head[:n]); err == nil && c == plain {
+			if compression.Detect(head[:n]) == compression.Plain {
 				if path != "" {
 					_ = f.Close() // read only
 				}
@@ -96,7 +97,7 @@ func seekable(f *os.File) bool {
 // zeros, and not for ever what follows; and what is no tar as far as it takes to see that, which its reader does again.
 func spoolTo(ctx context.Context, scratch string, in io.Reader, maxSize int64) (*os.File, error) {
 	m := &meter{ctx: ctx, r: in, tell: func(int64) {}}
-	z, err := decompress(ctx, m)
+	z, err := compression.Open(ctx, m)
 	if err != nil {
 		return nil, err
 	}
@@ -348,4 +349,12 @@ func layerIn(a archive, name string) (*layerSource, error) {
 		return r, err
 	}
 	return &layerSource{name: name, open: open, size: size}, nil
+}
+
+// unexpected is the error of a stream that ends where something must follow.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

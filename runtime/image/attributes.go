@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/laminafs/lamina/internal/override"
@@ -17,6 +18,11 @@ func copyAttributes(to, from sys.At) error {
 	st, err := sys.Stat(from)
 	if err != nil {
 		return err
+	}
+	// A supplementary group of an ordinary user is one that our user namespace does not have either: whose directory it is nobody could
+	// change there.
+	if os.Geteuid() != 0 && int(st.Gid) != os.Getegid() {
+		return fmt.Errorf("chown: %w", unix.EPERM)
 	}
 	// EINVAL: an owner that our user namespace does not have, as the machine's root with --rootfs /. It is ours then.
 	if err := sys.Chown(to, int(st.Uid), int(st.Gid)); err != nil && err != unix.EINVAL {

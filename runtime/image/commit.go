@@ -63,7 +63,7 @@ func (s *Store) Commit(ctx context.Context, o CommitOptions) (_ *Image, err erro
 	if o.History.Author == "" {
 		o.History.Author = o.Author
 	}
-	src := &layerSource{name: "layer", open: func(context.Context) (io.ReadCloser, error) {
+	src := &layerSource{name: "new", open: func(context.Context) (io.ReadCloser, error) {
 		r, w := io.Pipe()
 		go func() { w.CloseWithError(o.Layer(w)) }()
 		return r, nil // closing it ends Layer with an error

@@ -47,6 +47,11 @@ func parseConfig(raw []byte) (*Image, error) {
 		return nil, fmt.Errorf("cannot load %s image on %s", os, goruntime.GOOS)
 	}
 	diffIDs := img.Spec.RootFS.DiffIDs
+	if len(diffIDs) == 0 {
+		if err := hasRootFS(raw); err != nil {
+			return nil, err
+		}
+	}
 	if len(diffIDs) > maxLayers {
 		return nil, fmt.Errorf("image configuration: %d layers, more than %d", len(diffIDs), maxLayers)
 	}
@@ -57,6 +62,21 @@ func parseConfig(raw []byte) (*Image, error) {
 	}
 	img.Chain = chainIDs(diffIDs)
 	return img, nil
+}
+
+// hasRootFS tells an image without layers from what is no image's configuration.
+// Source: moby image/image.go, NewFromJSON.
+func hasRootFS(raw []byte) error {
+	var c struct {
+		RootFS *struct{} `json:"rootfs"`
+	}
+	if err := parse(raw, &c); err != nil {
+		return fmt.Errorf("image configuration: %w", err)
+	}
+	if c.RootFS == nil {
+		return errors.New("invalid image JSON, no RootFS key")
+	}
+	return nil
 }
 
 // validDigest checks a digest that comes from outside: it names files here.

@@ -416,7 +416,7 @@ func TestCommitFails(t *testing.T) {
 		_, _ = w.Write(layerTar(t, entry{name: "a"})[:600])
 		return errors.New("the disk is gone")
 	}})
-	if err == nil || !strings.Contains(err.Error(), "the disk is gone") {
+	if err == nil || !strings.HasPrefix(err.Error(), "commit: layer new (1 of 1): ") || !strings.Contains(err.Error(), "the disk is gone") {
 		t.Errorf("%v", err)
 	}
 	s.checkInvariants(t)

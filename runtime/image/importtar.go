@@ -8,12 +8,15 @@ import (
 	"io"
 	"os"
 	goruntime "runtime"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/laminafs/lamina/internal/jsontext"
 )
 
 // emptyTar is the digest of a tar without entries, 1024 bytes of zeros: a layer that is none.
@@ -59,7 +62,7 @@ func (s *Store) Import(ctx context.Context, o ImportOptions) (_ *Image, err erro
 	img := dockerspec.DockerOCIImage{Config: o.Config}
 	img.Platform = o.Platform
 	if o.Message == "" {
-		o.Message = "Imported from " + orDash(o.Path)
+		o.Message = "Imported from " + strings.ToValidUTF8(orDash(o.Path), "\uFFFD")
 	}
 	return t.addNew(ctx, &newImage{
 		spec: img, layer: src, refs: refs, created: now,
@@ -179,6 +182,9 @@ func (t *txn) addNew(ctx context.Context, n *newImage, o *addOptions) (*Image, e
 	}
 	if spec.Architecture == "" {
 		spec.Architecture = goruntime.GOARCH
+	}
+	if err := jsontext.Check(spec); err != nil {
+		return nil, fmt.Errorf("the image's configuration: %w", err)
 	}
 	raw, err := json.Marshal(spec)
 	if err != nil {

@@ -42,6 +42,10 @@ func makeInitLayer(dir int, lowers []string) error {
 	if err := root.dress(dir); err != nil {
 		return err
 	}
+	// Whoever makes it may have no power over a directory that its owner may not write to. The mode comes again at the end.
+	if err := lendWrite(dir); err != nil {
+		return err
+	}
 	var at, below = dir, root // of the directory at hand
 	name := ""
 	leave := func() error {
@@ -89,6 +93,15 @@ func enterInitDir(dir int, name string, below *view) (int, error) {
 		return -1, fmt.Errorf("init layer: %s: %w", name, err)
 	}
 	return sys.Open(a, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
+// lendWrite lets its owner write to a directory.
+func lendWrite(dir int) error {
+	st, err := sys.Stat(sys.Fd(dir))
+	if err != nil {
+		return err
+	}
+	return sys.Chmod(sys.Fd(dir), st.Mode|0o700)
 }
 
 func makeDir(a sys.At) error {

@@ -129,6 +129,9 @@ func ours(all []ocispec.Descriptor) (ocispec.Descriptor, error) {
 			best = i
 		}
 	}
+	if best < 0 && len(others) == 0 {
+		return ocispec.Descriptor{}, fmt.Errorf("no image for %s: the index names none with its platform", platforms.Format(platforms.DefaultSpec()))
+	}
 	if best < 0 {
 		return ocispec.Descriptor{}, fmt.Errorf("no image for %s, only for %s",
 			platforms.Format(platforms.DefaultSpec()), strings.Join(others, ", "))
@@ -150,6 +153,9 @@ func (t *txn) addDescriptor(ctx context.Context, a archive, d ocispec.Descriptor
 		var index ocispec.Index
 		if err := parse(text, &index); err != nil {
 			return fmt.Errorf("index: %w", err)
+		}
+		if t := index.MediaType; t != "" && !isIndex(t) {
+			return fmt.Errorf("it is no index, but %q", t)
 		}
 		if d, err = ours(index.Manifests); err != nil {
 			return err
@@ -187,6 +193,9 @@ func ociImage(a archive, d ocispec.Descriptor) (*imageSource, error) {
 	var m ocispec.Manifest
 	if err := parse(text, &m); err != nil {
 		return nil, err
+	}
+	if t := m.MediaType; t != "" && !isManifest(t) {
+		return nil, fmt.Errorf("it is no manifest, but %q", t)
 	}
 	if t := m.Config.MediaType; t != ocispec.MediaTypeImageConfig && t != dockerConfigType {
 		return nil, fmt.Errorf("it is no image, its configuration is %q", t)
@@ -237,6 +246,9 @@ func blob(a archive, d ocispec.Descriptor) ([]byte, error) {
 	}
 	if got := digest.FromBytes(b); got != d.Digest {
 		return nil, fmt.Errorf("%s: its digest is %s", d.Digest, got)
+	}
+	if d.Size != int64(len(b)) {
+		return nil, fmt.Errorf("%s: it has %d bytes, not %d as what names it says", d.Digest, len(b), d.Size)
 	}
 	return b, nil
 }

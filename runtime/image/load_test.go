@@ -184,6 +184,21 @@ func TestLoadIndexes(t *testing.T) {
 	}
 }
 
+// An image without layers says that it has none, in whatever way its maker does.
+func TestLoadWithoutLayers(t *testing.T) {
+	for _, root := range []string{`{}`, `{"type":"layers"}`, `{"type":"layers","diff_ids":null}`, `{"type":"layers","diff_ids":[]}`} {
+		cfg := []byte(`{"os":"linux","rootfs":` + root + `}`)
+		for name, archive := range map[string][]byte{
+			"docker": archiveTar(t, file{name: "c", body: cfg}, file{name: "manifest.json", body: marshal(t, []dockerManifest{{Config: "c"}})}),
+			"OCI":    archiveTar(t, ociBlobs(t, withName("x"), cfg)...),
+		} {
+			if got := load(t, openStore(t), archive); len(got) != 1 || got[0].ID != digest.FromBytes(cfg) {
+				t.Errorf("%s, %s: loaded %+v", name, root, got)
+			}
+		}
+	}
+}
+
 // legacyArchive is what docker save wrote until 1.9: two images on a common one.
 func legacyArchive(t testing.TB, change func(files map[string]*file)) []byte {
 	t.Helper()
@@ -330,6 +345,22 @@ func TestBadArchives(t *testing.T) {
 		change(files)
 		return archiveTar(t, files...)
 	}
+	// retyped has one blob, which the index calls what it is not.
+	retyped := func(mediaType string, text []byte) []byte {
+		return archiveTar(t, blobFile(text), indexFile(t, ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}))
+	}
+	manifest := ociBlobs(t, withName("x:y"), cfg)[1].body
+	resized := func(change func(m *ocispec.Manifest)) []byte {
+		files := ociBlobs(t, withName("x:y"), cfg, gz(t, good), gz(t, other))
+		var m ocispec.Manifest
+		if err := json.Unmarshal(files[3].body, &m); err != nil {
+			t.Fatal(err)
+		}
+		change(&m)
+		text := marshal(t, m)
+		return archiveTar(t, append(files[:3], blobFile(text), indexFile(t, ocispec.Descriptor{
+			MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(text), Size: int64(len(text))}))...)
+	}
 	flip := func(b []byte) []byte { b = bytes.Clone(b); b[len(b)/2] ^= 1; return b }
 	shortGood := shortDigest(digest.FromBytes(good))
 	shortOther := shortDigest(digest.FromBytes(other))
@@ -347,7 +378,10 @@ func TestBadArchives(t *testing.T) {
 		"nothing":                 {nil, []string{"empty"}},
 		"no tar":                  {[]byte(strings.Repeat("text ", 400)), []string{"neither a tar nor a directory"}},
 		"no image":                {archiveTar(t, file{name: "x"}), []string{"manifest.json", "index.json"}},
-		"an unknown compression":  {append([]byte("BZh9"), whole...), []string{"bzip2"}},
+		"damaged gzip":            {append([]byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"), whole...), []string{"gzip"}},
+		"damaged bzip2":           {append([]byte("BZh91AY&SY"), whole...), []string{"bzip2"}},
+		"damaged xz":              {append([]byte("\xfd7zXZ\x00\x00\x04"), whole...), []string{"xz"}},
+		"damaged zstd":            {append([]byte("\x28\xb5\x2f\xfd"), whole...), []string{"zstd"}},
 		"a layer that is another": {withConfig(cfg, good, good), []string{shortOther, "2 of 2", "diffID", digest.FromBytes(good).String()}},
 		"a layer that is damaged": {withConfig(cfg, flip(good), other), []string{shortGood, "1 of 2", "diffID"}},
 		"too few layers":          {withConfig(cfg, good), []string{"layers length mismatch"}},
@@ -356,6 +390,9 @@ func TestBadArchives(t *testing.T) {
 		"a configuration that is not there":           {docker(dockerManifest{Config: "/etc/passwd"}), []string{"/etc/passwd", "not in the archive"}},
 		"a configuration under the digest of another": {docker(dockerManifest{Config: id + ".json"}, file{name: id + ".json", body: cfg}), []string{id, "digest"}},
 		"a configuration that is none":                {withConfig([]byte("{"), good), []string{"configuration"}},
+		"a configuration that is null":                {withConfig([]byte("null")), []string{"no RootFS key"}},
+		"a configuration without a root":              {withConfig([]byte("{}")), []string{"no RootFS key"}},
+		"a configuration with a root that is null":    {withConfig([]byte(`{"rootfs":null}`)), []string{"no RootFS key"}},
 		"a diffID that is a path":                     {withConfig([]byte(`{"rootfs":{"diff_ids":["sha256:../../../../x"]}}`), good), []string{"1 of 1", "invalid"}},
 		"another system":                              {withConfig([]byte(`{"os":"windows","rootfs":{"diff_ids":[]}}`)), []string{"windows"}},
 		"a manifest without images":                   {archiveTar(t, file{name: "manifest.json", body: []byte("null")}), []string{"no image"}},
@@ -379,11 +416,20 @@ func TestBadArchives(t *testing.T) {
 		"an OCI blob that is damaged":  {oci(func(f []file) { f[2].body = flip(f[2].body) }), []string{"2 of 2", shortDigest(digest.FromBytes(gz(t, other)))}},
 		"an OCI blob that is another":  {oci(func(f []file) { f[2].body = append(f[2].body, 0) }), []string{"2 of 2", "bytes"}},
 		"an OCI configuration that is": {oci(func(f []file) { f[0].body = flip(f[0].body) }), []string{"configuration", "digest"}},
-		"an OCI manifest that is":      {oci(func(f []file) { f[3].body = append(f[3].body, ' ') }), []string{"manifest", "digest"}},
-		"no OCI manifest":              {oci(func(f []file) { f[3].name = "blobs/sha256/x" }), []string{"manifest", "not in the archive"}},
+		"an OCI configuration of another size": {resized(func(m *ocispec.Manifest) { m.Config.Size++ }),
+			[]string{"configuration", digest.FromBytes(cfg).String(), fmt.Sprintf("%d bytes, not %d", len(cfg), len(cfg)+1)}},
+		"an OCI configuration without a root": {archiveTar(t, ociBlobs(t, withName("x:y"), []byte("{}"))...), []string{"no RootFS key"}},
+		"an OCI manifest of another size": {oci(func(f []file) { f[4].body = bytes.Replace(f[4].body, []byte(`"size":`), []byte(`"size":1`), 1) }),
+			[]string{"manifest", "bytes, not 1"}},
+		"an OCI manifest that is": {oci(func(f []file) { f[3].body = append(f[3].body, ' ') }), []string{"manifest", "digest"}},
+		"no OCI manifest":         {oci(func(f []file) { f[3].name = "blobs/sha256/x" }), []string{"manifest", "not in the archive"}},
 		"an OCI digest that is a path": {archiveTar(t, file{name: "index.json", body: []byte(`{"manifests":[{"mediaType":"` +
 			ocispec.MediaTypeImageManifest + `","digest":"sha256:../../../x"}]}`)}), []string{"invalid"}},
-		"an empty index": {archiveTar(t, indexFile(t)), []string{"no image"}},
+		"an OCI manifest that is called an index": {retyped(ocispec.MediaTypeImageIndex, manifest), []string{"no index, but", ocispec.MediaTypeImageManifest}},
+		"an OCI manifest without a type that is": {retyped(ocispec.MediaTypeImageIndex, bytes.Replace(manifest, []byte(`"mediaType":"`+ocispec.MediaTypeImageManifest+`",`), nil, 1)),
+			[]string{"the index names none with its platform"}},
+		"an OCI index that is called a manifest": {retyped(ocispec.MediaTypeImageManifest, indexFile(t).body), []string{"no manifest, but", ocispec.MediaTypeImageIndex}},
+		"an empty index":                         {archiveTar(t, indexFile(t)), []string{"no image"}},
 		"only other platforms": {archiveTar(t, indexFile(t,
 			ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Platform: &ocispec.Platform{OS: "plan9", Architecture: "sparc"}},
 			ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Platform: &ocispec.Platform{OS: "plan9", Architecture: "mips"}})),

@@ -1,7 +1,9 @@
 package image
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -84,7 +86,8 @@ func (s *Store) journals() ([]string, error) {
 	return left, nil
 }
 
-// cleanUp completes or removes what dead processes left in tmp.
+// cleanUp completes or removes what dead processes left in tmp. What cannot be removed is nobody's and hinders nobody:
+// Left tells of it.
 func (s *Store) cleanUp() error {
 	ids, err := s.names("tmp")
 	if err != nil || len(ids) == 0 {
@@ -99,10 +102,13 @@ func (s *Store) cleanUp() error {
 		}
 		return nil
 	})
+	var left []error
 	for _, t := range dead {
-		if e := t.end(); err == nil {
-			err = e
-		}
+		left = append(left, t.end())
+	}
+	s.left = errors.Join(left...)
+	if err == nil && errors.Is(s.left, fs.ErrPermission) && os.Geteuid() != 0 {
+		return s.left
 	}
 	return err
 }

@@ -159,9 +159,13 @@ func (b *blobReader) begin(resp *http.Response) error {
 		return permanent{fmt.Errorf("it has %d bytes, not %d as the manifest says", resp.ContentLength, size)}
 	}
 	if resp.StatusCode == http.StatusOK && b.off > 0 { // a registry that cannot begin in the middle
-		b.watch.Reset(stall)
-		if _, err := io.CopyN(io.Discard, resp.Body, b.off); err != nil {
-			return err
+		for left := b.off; left > 0; {
+			b.watch.Reset(stall)
+			n, err := io.CopyN(io.Discard, resp.Body, min(left, 64<<10))
+			if err != nil {
+				return err
+			}
+			left -= n
 		}
 	}
 	return nil

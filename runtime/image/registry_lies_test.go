@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -415,6 +416,43 @@ func TestDownloadsGoOn(t *testing.T) {
 				t.Errorf("pulled %+v", p)
 			}
 		})
+	}
+}
+
+// TestDownloadGoesOnSlowly: a registry that only begins anew takes longer than it may stand still to come to where it broke off.
+func TestDownloadGoesOnSlowly(t *testing.T) {
+	layer := layerTar(t, entry{name: "f", body: noise(1 << 20)})
+	config := imageConfig(t, "cmd", layer)
+	old := stall
+	stall = time.Second
+	defer func() { stall = old }()
+	f, s := newFake(t), openStore(t)
+	m, d := f.image(t, config, layer)
+	f.tag(d)
+	asked := 0
+	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if !isBlob(r, m.Layers[0].Digest) {
+			return false
+		}
+		b := f.blobs[string(m.Layers[0].Digest)]
+		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+		f.mu.Lock()
+		asked++
+		first := asked == 1
+		f.mu.Unlock()
+		if first {
+			_, _ = w.Write(b[:len(b)*9/10])
+			return true
+		}
+		for part := range slices.Chunk(b, len(b)/10+1) {
+			_, _ = w.Write(part)
+			w.(http.Flusher).Flush()
+			time.Sleep(stall / 5)
+		}
+		return true
+	}
+	if p := pull(t, s, f.name(), PullOptions{}); p.ID != digest.FromBytes(config) {
+		t.Errorf("pulled %+v", p)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/laminafs/lamina/runtime/compression"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -191,7 +193,7 @@ func TestLossyLayersWithLargeWindows(t *testing.T) {
 	for i := range 5 {
 		layer := layerTar(t, entry{name: "f", body: fmt.Sprint(i)}, entry{name: "f", body: "again"})
 		var z bytes.Buffer
-		w, err := zstd.NewWriter(&z, zstd.WithWindowSize(maxWindow), zstd.WithEncoderConcurrency(1))
+		w, err := zstd.NewWriter(&z, zstd.WithWindowSize(compression.Window), zstd.WithEncoderConcurrency(1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,8 +210,8 @@ func TestLossyLayersWithLargeWindows(t *testing.T) {
 			t.Fatal(err)
 		}
 		var h zstd.Header
-		if err := h.Decode(z.Bytes()); err != nil || h.WindowSize != maxWindow {
-			t.Fatalf("window %d, %v: want %d", h.WindowSize, err, maxWindow)
+		if err := h.Decode(z.Bytes()); err != nil || h.WindowSize != compression.Window {
+			t.Fatalf("window %d, %v: want %d", h.WindowSize, err, compression.Window)
 		}
 		m.Layers = append(m.Layers, fmt.Sprint(i))
 		layers = append(layers, layer)

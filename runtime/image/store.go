@@ -24,6 +24,8 @@ type Store struct {
 
 	// Damaged is told of what is left out of a list, as often as that happens, with the store locked; nil is silent.
 	Damaged func(*DamagedError)
+
+	left error
 }
 
 // Container is what the store wants to know of one.
@@ -39,7 +41,10 @@ var folders = []string{
 }
 
 // Open opens the store in the folder root, which is made when it is not there. What killed processes left is
-// completed or removed.
+// completed or removed; see Left for what cannot be.
+//
+// Errors: fs.ErrPermission, where not root but an ordinary user asks and an object to remove is of another ID: he has one try
+// more, with all IDs.
 func Open(root string) (*Store, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -56,6 +61,10 @@ func Open(root string) (*Store, error) {
 	}
 	return s, nil
 }
+
+// Left says what Open could not remove of what killed processes left: an immutable file, a mount in a layer. No list has
+// it and it is in nobody's way, but it takes room; the next Open tries again. Nil where nothing is left.
+func (s *Store) Left() error { return s.left }
 
 // Root is the store's folder, an absolute path.
 func (s *Store) Root() string { return s.root }

@@ -27,16 +27,131 @@ const tarSplitFile = "tar-split.json.gz"
 // splitWriter writes tar-split.json.gz of a tar that is being unpacked: the entries that asm.NewInputTarStream makes,
 // without a second reader of the tar, which would hand each header over from one goroutine to another.
 //
+// Who unpacks is who a load waits for. So what he tells is kept, many entries at a time, for a goroutine of its own (splitEncoder).
+type splitWriter struct {
+	data int64  // bytes of the entry at hand
+	crc  isoCRC // of them
+
+	batch *splitBatch
+	full  chan *splitBatch
+	empty chan *splitBatch
+	enc   *splitEncoder
+	done  chan struct{} // closed when enc has ended: err is set
+	err   error
+}
+
+// splitBatch is what is told between two meetings of writer and encoder.
+type splitBatch struct {
+	entries []splitEntry
+	text    []byte // payloads and names
+}
+
+// splitEntry is a storage.Entry. Its text is that of the batch up to end, from the end of the entry before.
+type splitEntry struct {
+	storage.Entry // of a file, without its name
+	end           int
+}
+
+// splitBatchSize is how many bytes, or entries, of a batch are enough. One segment may have more.
+const (
+	splitBatchSize    = 64 << 10
+	splitBatchEntries = 256
+)
+
+func newSplitWriter(file string) (*splitWriter, error) {
+	enc, err := newSplitEncoder(file)
+	if err != nil {
+		return nil, err
+	}
+	w := &splitWriter{
+		batch: &splitBatch{}, full: make(chan *splitBatch), empty: make(chan *splitBatch, 2),
+		enc: enc, done: make(chan struct{}),
+	}
+	w.empty <- &splitBatch{}
+	go func() {
+		defer close(w.done)
+		for b := range w.full {
+			if w.err = enc.encode(b); w.err != nil {
+				return
+			}
+			w.empty <- b
+		}
+	}()
+	return w, nil
+}
+
+// flush hands the batch over. Errors: the encoder's.
+func (w *splitWriter) flush() error {
+	select {
+	case w.full <- w.batch:
+	case <-w.done:
+		return w.err
+	}
+	select {
+	case w.batch = <-w.empty:
+	case <-w.done:
+		return w.err
+	}
+	w.batch.entries, w.batch.text = w.batch.entries[:0], w.batch.text[:0]
+	return nil
+}
+
+// close ends the file. What was noticed is known then.
+func (w *splitWriter) close() error {
+	_ = w.flush() // the encoder's error, which is known below
+	close(w.full)
+	<-w.done
+	return errors.Join(w.err, w.enc.close())
+}
+
+// lossy is why the tar cannot be put together again from files; empty where it can. bytes is how many the entries stand for.
+//
+// Preconditions: close has returned.
+func (w *splitWriter) lossy() string { return w.enc.lossy }
+func (w *splitWriter) bytes() int64  { return w.enc.bytes }
+
+// Segment implements layertar.Recorder.
+func (w *splitWriter) Segment(p []byte) error {
+	w.batch.text = append(w.batch.text, p...)
+	return w.add(storage.Entry{Type: storage.SegmentType})
+}
+
+// Data implements layertar.Recorder.
+func (w *splitWriter) Data(p []byte) {
+	w.data += int64(len(p))
+	w.crc.write(p)
+}
+
+// File implements layertar.Recorder.
+func (w *splitWriter) File(name string) error {
+	e := storage.Entry{Type: storage.FileType, Size: w.data}
+	if w.data > 0 {
+		e.Payload = binary.BigEndian.AppendUint64(nil, w.crc.sum())
+	}
+	w.data, w.crc = 0, isoCRC{}
+	w.batch.text = append(w.batch.text, name...)
+	return w.add(e)
+}
+
+// add ends an entry whose text was added.
+func (w *splitWriter) add(e storage.Entry) error {
+	w.batch.entries = append(w.batch.entries, splitEntry{e, len(w.batch.text)})
+	if len(w.batch.text) < splitBatchSize && len(w.batch.entries) < splitBatchEntries {
+		return nil
+	}
+	return w.flush()
+}
+
+// splitEncoder encodes and compresses entries.
+//
 // It keeps no names, so that its memory does not grow with them, and it notices where files on disk cannot give the
 // tar back.
-type splitWriter struct {
+type splitEncoder struct {
 	f   *os.File
 	z   *gzip.Writer
 	enc *json.Encoder
 
 	line []byte // kept for its memory
-	data int64  // bytes of the entry at hand
-	crc  isoCRC // of them
 
 	position int
 	bytes    int64 // that the entries so far stand for
@@ -54,78 +169,65 @@ var splitCompressors = sync.Pool{New: func() any {
 	return z
 }}
 
-func newSplitWriter(file string) (*splitWriter, error) {
+func newSplitEncoder(file string) (*splitEncoder, error) {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	z := splitCompressors.Get().(*gzip.Writer)
 	z.Reset(f)
-	return &splitWriter{f: f, z: z, enc: json.NewEncoder(z), seen: map[uint64]bool{}, seed: maphash.MakeSeed()}, nil
+	return &splitEncoder{f: f, z: z, enc: json.NewEncoder(z), seen: map[uint64]bool{}, seed: maphash.MakeSeed()}, nil
 }
 
-func (w *splitWriter) close() error {
+func (w *splitEncoder) close() error {
 	err := w.z.Close()
 	splitCompressors.Put(w.z)
 	w.z = nil
 	return errors.Join(err, w.f.Close())
 }
 
-// Segment implements layertar.Recorder.
-func (w *splitWriter) Segment(p []byte) error {
-	_, err := w.AddEntry(storage.Entry{Type: storage.SegmentType, Payload: p})
-	return err
+// encode writes the entries of a batch.
+func (w *splitEncoder) encode(b *splitBatch) error {
+	begin := 0
+	for i := range b.entries {
+		e := &b.entries[i]
+		text := b.text[begin:e.end]
+		begin = e.end
+		var err error
+		if e.Type == storage.SegmentType {
+			err = w.segment(text)
+		} else {
+			err = w.file(&e.Entry, string(text))
+		}
+		if err != nil {
+			return err
+		}
+		w.position++
+	}
+	return nil
 }
 
-// Data implements layertar.Recorder.
-func (w *splitWriter) Data(p []byte) {
-	w.data += int64(len(p))
-	w.crc.write(p)
-}
-
-// File implements layertar.Recorder.
-func (w *splitWriter) File(name string) error {
-	e := storage.Entry{Type: storage.FileType, Size: w.data}
-	e.SetName(name)
-	if w.data > 0 {
-		e.Payload = binary.BigEndian.AppendUint64(nil, w.crc.sum())
-	}
-	w.data, w.crc = 0, isoCRC{}
-	_, err := w.AddEntry(e)
-	return err
-}
-
-// AddEntry implements storage.Packer.
-func (w *splitWriter) AddEntry(e storage.Entry) (int, error) {
-	e.Position = w.position
-	if e.Type == storage.FileType {
-		w.check(e.GetName(), e.Size)
-		w.bytes += e.Size
-	} else {
-		w.bytes += int64(len(e.Payload))
-	}
-	if err := w.encode(&e); err != nil {
-		return -1, err
-	}
-	w.position++
-	return e.Position, nil
-}
-
-// encode writes the entry as package encoding/json does, which takes three times as long for a segment.
-func (w *splitWriter) encode(e *storage.Entry) error {
-	if e.Type != storage.SegmentType {
-		return w.enc.Encode(e)
-	}
-	w.line = fmt.Appendf(w.line[:0], `{"type":%d,"payload":"`, e.Type)
-	w.line = base64.StdEncoding.AppendEncode(w.line, e.Payload)
-	w.line = fmt.Appendf(w.line, "\",\"position\":%d}\n", e.Position)
+// segment writes an entry as package encoding/json does, which takes three times as long.
+func (w *splitEncoder) segment(p []byte) error {
+	w.bytes += int64(len(p))
+	w.line = fmt.Appendf(w.line[:0], `{"type":%d,"payload":"`, storage.SegmentType)
+	w.line = base64.StdEncoding.AppendEncode(w.line, p)
+	w.line = fmt.Appendf(w.line, "\",\"position\":%d}\n", w.position)
 	_, err := w.z.Write(w.line)
 	return err
 }
 
+func (w *splitEncoder) file(e *storage.Entry, name string) error {
+	w.check(name, e.Size)
+	w.bytes += e.Size
+	e.SetName(name)
+	e.Position = w.position
+	return w.enc.Encode(e)
+}
+
 // check notices a file whose data will not be found under its name: a later entry has replaced it or a directory on
 // the way to it, or it is a mark, of which layers keep the name only.
-func (w *splitWriter) check(name string, size int64) {
+func (w *splitEncoder) check(name string, size int64) {
 	if w.lossy != "" {
 		return
 	}
@@ -158,7 +260,7 @@ func (w *splitWriter) check(name string, size int64) {
 	}
 }
 
-func (w *splitWriter) hash(name string) uint64 { return maphash.String(w.seed, name) }
+func (w *splitEncoder) hash(name string) uint64 { return maphash.String(w.seed, name) }
 
 // splitReader reads tar-split.json.gz. It is a storage.Unpacker that keeps no names.
 type splitReader struct {
@@ -240,7 +342,6 @@ func (dir layerFiles) Get(name string) (io.ReadCloser, error) {
 
 var (
 	_ layertar.Recorder  = (*splitWriter)(nil)
-	_ storage.Packer     = (*splitWriter)(nil)
 	_ storage.Unpacker   = (*splitReader)(nil)
 	_ storage.FileGetter = layerFiles(0)
 )

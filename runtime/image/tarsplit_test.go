@@ -46,8 +46,8 @@ func split(t testing.TB, layer []byte) (dir *os.File, file, lossy string, err er
 	if cerr := w.close(); cerr != nil {
 		t.Fatal(cerr)
 	}
-	lossy = w.lossy
-	if err == nil && lossy == "" && w.bytes != int64(len(layer)) {
+	lossy = w.lossy()
+	if err == nil && lossy == "" && w.bytes() != int64(len(layer)) {
 		lossy = "the sizes differ"
 	}
 	return dir, file, lossy, err

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/runtime/compression"
 	"github.com/laminafs/lamina/runtime/layertar"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -66,7 +67,7 @@ func (t *txn) stream(ctx context.Context, src *layerSource, o *addOptions, statu
 		if src.digest != "" {
 			in.hash = sha256.New()
 		}
-		z, err := decompress(ctx, in)
+		z, err := compression.Open(ctx, in)
 		if err != nil {
 			return err
 		}
@@ -237,7 +238,7 @@ func (t *txn) apply(ctx context.Context, l *stagedLayer, in *layerStream, lowers
 		return false, fmt.Errorf("write %s: %w", tarSplitFile, closeErr)
 	}
 	// Sizes differ where a file is stored as sparse.
-	return w.lossy != "" || w.bytes != in.bytes, nil
+	return w.lossy() != "" || w.bytes() != in.bytes, nil
 }
 
 func (t *txn) splitFile(l *stagedLayer) string {

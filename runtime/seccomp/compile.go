@@ -210,15 +210,13 @@ func (c *compiler) spans(a arch) []span {
 
 	all = append(all, span{from: a.bit, ret: c.def})
 	put := func(s span) {
-		last := &all[len(all)-1]
-		switch {
-		case last.from == s.from:
-			*last = s
-		case len(s.rules) == 0 && len(last.rules) == 0 && last.ret == s.ret:
-			// The same goes on.
-		default:
-			all = append(all, s)
+		if last := len(all) - 1; all[last].from == s.from {
+			all = all[:last] // no number was its
 		}
+		if n := len(all); n > 0 && len(s.rules) == 0 && len(all[n-1].rules) == 0 && all[n-1].ret == s.ret {
+			return // the same goes on
+		}
+		all = append(all, s)
 	}
 	for _, s := range calls {
 		put(s)

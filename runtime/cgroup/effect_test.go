@@ -176,12 +176,12 @@ func TestCPUQuotaThrottles(t *testing.T) {
 	}
 	h.run()
 	begin := time.Now()
-	until(t, "ten periods were throttled", func() bool {
+	until(t, "periods were throttled", func() bool {
 		s, err := g.Stats()
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s.CPUStats.ThrottlingData.ThrottledPeriods >= 10
+		return s.CPUStats.ThrottlingData.ThrottledPeriods >= 3
 	})
 	s, err := g.Stats()
 	if err != nil {
@@ -222,6 +222,46 @@ func TestUpdateRaisesTheQuota(t *testing.T) {
 	}
 }
 
+// TestUpdateAllOrNothing: where one limit cannot be had, those that came before it are as they were.
+func TestUpdateAllOrNothing(t *testing.T) {
+	needGroups(t, "cpu", "pids", "memory", "cpuset")
+	g := newGroup(t, &specs.LinuxResources{
+		CPU:  &specs.LinuxCPU{Quota: ptr(int64(10000)), Period: ptr(uint64(100000))},
+		Pids: &specs.LinuxPids{Limit: ptr(int64(50))},
+	})
+	names := []string{"cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares", "pids.max", "memory.limit_in_bytes", "cpuset.cpus"}
+	if g.v2() {
+		names = []string{"cpu.max", "cpu.weight", "pids.max", "memory.max", "memory.swap.max", "cpuset.cpus"}
+	} else if g.limitsSwap() {
+		names = append(names, "memory.memsw.limit_in_bytes")
+	}
+	state := func() (all []string) {
+		for _, name := range names {
+			all = append(all, name+" "+readFile(t, g, name))
+		}
+		return all
+	}
+	before := state()
+	for _, memory := range []int64{64 << 20, 128 << 20} { // more and less than what is restored
+		err := g.Update(&specs.LinuxResources{
+			CPU:    &specs.LinuxCPU{Quota: ptr(int64(7000)), Period: ptr(uint64(50000)), Shares: ptr(uint64(77)), Cpus: "4095"},
+			Memory: &specs.LinuxMemory{Limit: &memory, Swap: &memory},
+			Pids:   &specs.LinuxPids{Limit: ptr(int64(7))},
+		})
+		var refused *Unenforceable
+		if !errors.As(err, &refused) || refused.Flag != "--cpuset-cpus" {
+			t.Errorf("processors that there are none: %v", err)
+		}
+		if after := state(); !slices.Equal(after, before) {
+			t.Errorf("after a refusal\n%q, before\n%q", after, before)
+		}
+		if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(96 << 20)), Swap: ptr(int64(96 << 20))}}); err != nil {
+			t.Fatal(err)
+		}
+		before = state()
+	}
+}
+
 // readFile reads a control file of the group, from the directory of the controller that the name begins with.
 func readFile(t *testing.T, g *Group, name string) string {
 	t.Helper()
@@ -235,6 +275,58 @@ func readFile(t *testing.T, g *Group, name string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// TestFreezerHasPatience: who has to wait for a CPU before it can stand still, stands still when it has had it.
+func TestFreezerHasPatience(t *testing.T) {
+	if needGroups(t, "cpu"); Probe().Version != VersionV2 {
+		needGroups(t, "freezer")
+	}
+	g := newGroup(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(1000)), Period: ptr(uint64(1000000))}})
+	h := start(t, "spin", nil)
+	if err := g.Add(h.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	h.run()
+	for range 3 {
+		before, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		until(t, "it has used up its share", func() bool {
+			s, err := g.Stats()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.CPUStats.ThrottlingData.ThrottledPeriods > before.CPUStats.ThrottlingData.ThrottledPeriods
+		})
+		if err := g.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		if frozen, err := g.Frozen(); err != nil || !frozen {
+			t.Errorf("frozen: %v, %v", frozen, err)
+		}
+		if err := g.Thaw(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRemoveWaits: a process whose memory takes long to be taken apart is in its group until then.
+func TestRemoveWaits(t *testing.T) {
+	needGroups(t)
+	g := newGroup(t, nil)
+	h := start(t, "spin", nil)
+	if err := g.Add(h.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	h.run()
+	ended := time.AfterFunc(2*time.Second, func() { _ = h.Process.Kill() })
+	defer ended.Stop()
+	if err := g.Remove(); err != nil {
+		t.Error(err)
+	}
+	h.wait()
 }
 
 func TestFreezerStopsACounter(t *testing.T) {

@@ -3,6 +3,8 @@ package cgroup
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/opencontainers/cgroups"
 )
@@ -22,10 +24,30 @@ func (g *Group) toggle(op string, state cgroups.FreezerState) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if state == cgroups.Frozen && !g.v2() {
+		settle(g.place.Paths["freezer"])
+	}
 	if err := g.mgr.Freeze(state); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	return nil
+}
+
+// freezeTimeout is how long the processes of a group may take to stand still.
+const freezeTimeout = 10 * time.Second
+
+// settle freezes a group of v1 with patience: each process has to run to where it stops, and on a busy machine it waits its turn
+// for that. The library, which comes after it and says what is wrong, tries for 200 ms and lets all of them go now and then.
+func settle(dir string) {
+	for pause, end := time.Duration(0), time.Now().Add(freezeTimeout); time.Now().Before(end); pause = min(pause+time.Millisecond, 20*time.Millisecond) {
+		if err := cgroups.WriteFile(dir, "freezer.state", string(cgroups.Frozen)); err != nil { // again: of those that were born meanwhile
+			return
+		}
+		if state, err := cgroups.ReadFile(dir, "freezer.state"); err != nil || strings.TrimSpace(state) == string(cgroups.Frozen) {
+			return
+		}
+		time.Sleep(pause)
+	}
 }
 
 // noFreezer says why the group cannot be frozen.

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/cgroups"
 	cgroupv1 "github.com/opencontainers/cgroups/fs"
@@ -77,7 +78,7 @@ func New(id string, r *specs.LinuxResources, o Options) (*Group, error) {
 	g := &Group{id: id, place: p, why: why, then: then}
 	if len(p.Paths) == 0 {
 		if len(limits) > 0 {
-			return nil, &Unenforceable{Flag: limits[0].flag, Why: why}
+			return nil, &Unenforceable{Flag: limits[0].flag, Why: g.whyNot(limits[0].v1.controller)}
 		}
 		return g, nil
 	}
@@ -261,7 +262,7 @@ func (g *Group) Doors() (_ *Doors, err error) {
 
 // Update changes the limits that r has, and leaves the others.
 //
-// Errors: *Unenforceable; limits before the one that failed are changed.
+// Errors: *Unenforceable, and nothing is changed then.
 func (g *Group) Update(r *specs.LinuxResources) error {
 	limits, err := limitsOf(r)
 	if err != nil || len(limits) == 0 {
@@ -270,7 +271,15 @@ func (g *Group) Update(r *specs.LinuxResources) error {
 	if len(g.place.Paths) == 0 {
 		return &Unenforceable{Flag: limits[0].flag, Why: g.whyNot(limits[0].v1.controller)}
 	}
-	return g.set(limits)
+	var before []saved
+	for _, l := range limits {
+		before = append(before, g.save(l)...)
+	}
+	if err := g.set(limits); err != nil {
+		restore(before)
+		return err
+	}
+	return nil
 }
 
 // Pids are all processes of the group and of groups below it.
@@ -289,6 +298,17 @@ func (g *Group) Pids() ([]int, error) {
 	return pids, nil
 }
 
+// remove removes a directory. A process is in its group for as long as the kernel takes its memory apart, which takes seconds
+// where that is much, and is not listed there any more (kernel/cgroup/cgroup.c, css_task_iter_advance).
+func remove(path string, deadline time.Time) error {
+	for {
+		err := cgroups.RemovePath(path)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
 // Remove removes the group, whose processes have ended; those that are just ending are waited for. What is not there is no
 // error. The directory that all groups lie in stays, as Docker's does: making it costs as much as a group. Where systemd made a scope for it, that goes when the last process in it does.
 func (g *Group) Remove() error {
@@ -304,10 +324,10 @@ func (g *Group) Remove() error {
 		return nil
 	}
 	g.countOOMLocked()
-	paths := maps.Clone(g.place.Paths)
+	paths, deadline := maps.Clone(g.place.Paths), time.Now().Add(killTimeout)
 	var errs []error
 	for c, p := range paths {
-		if err := cgroups.RemovePath(p); err != nil {
+		if err := remove(p, deadline); err != nil {
 			errs = append(errs, fmt.Errorf("cgroup %s: %w", c, err))
 		}
 	}

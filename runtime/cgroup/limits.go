@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/cgroups"
@@ -19,6 +20,7 @@ type limit struct {
 	v1   file   // what must be there
 	v2   file
 	set  func(r *cgroups.Resources, v2 bool) error
+	with []string // files, of v1 and of v2, that are written besides
 	// works, where it is not nil, says why the limit has no effect although its file is there.
 	works func(dir string, v2 bool) string
 }
@@ -83,8 +85,8 @@ func withRoom(r *specs.LinuxResources) (first *specs.LinuxResources, then []limi
 }
 
 // plain is a limit that sets one field.
-func plain(flag string, v1, v2 file, set func(*cgroups.Resources)) limit {
-	return limit{flag: flag, v1: v1, v2: v2, set: func(r *cgroups.Resources, _ bool) error { set(r); return nil }}
+func plain(flag string, v1, v2 file, set func(*cgroups.Resources), with ...string) limit {
+	return limit{flag: flag, v1: v1, v2: v2, with: with, set: func(r *cgroups.Resources, _ bool) error { set(r); return nil }}
 }
 
 func pidsLimits(p *specs.LinuxPids) []limit {
@@ -109,12 +111,12 @@ func memoryLimits(m *specs.LinuxMemory) []limit {
 			if swap == 0 && memory > 0 {
 				r.MemorySwap = 2 * memory // Docker's default: as much swap as memory
 			}
-		}))
+		}, "memory.memsw.limit_in_bytes", "memory.swap.max"))
 	}
 	if swap > 0 && (swap != memory || anySwap()) || swap == -1 && memory == 0 {
 		ls = append(ls, plain("--memory-swap", in("memory", "memory.memsw.limit_in_bytes"), in("memory", "memory.swap.max"), func(r *cgroups.Resources) {
 			r.Memory, r.MemorySwap = memory, swap
-		}))
+		}, "memory.limit_in_bytes", "memory.max"))
 	}
 	if v := value(m.Reservation); v != 0 {
 		ls = append(ls, plain("--memory-reservation", in("memory", "memory.soft_limit_in_bytes"), in("memory", "memory.low"), func(r *cgroups.Resources) {
@@ -153,7 +155,7 @@ func cpuLimits(c *specs.LinuxCPU) []limit {
 	if quota != 0 || period != 0 {
 		ls = append(ls, plain("--cpus", in("cpu", "cpu.cfs_quota_us"), in("cpu", "cpu.max"), func(r *cgroups.Resources) {
 			r.CpuQuota, r.CpuPeriod, r.CpuBurst = quota, period, c.Burst
-		}))
+		}, "cpu.cfs_period_us", "cpu.cfs_burst_us", "cpu.max.burst"))
 	}
 	if value(c.RealtimeRuntime) != 0 || value(c.RealtimePeriod) != 0 {
 		ls = append(ls, plain("--cpu-rt-runtime", in("cpu", "cpu.rt_runtime_us"), notIn, func(r *cgroups.Resources) {
@@ -221,18 +223,11 @@ func value[T any](p *T) T {
 
 // check says why a limit cannot be had in this group, or nothing.
 func (g *Group) check(l limit) string {
-	f := l.v1
-	if g.v2() {
-		f = l.v2
-	}
+	f, dir := g.fileOf(l)
 	if f.controller == "" {
 		return "cgroup v" + map[bool]string{true: "2", false: "1"}[g.v2()] + " has no such limit"
 	}
-	dir, ok := g.place.Paths[f.controller]
-	if g.v2() {
-		dir, ok = g.place.Paths[unified], true
-	}
-	if !ok {
+	if dir == "" {
 		return g.noController(f.controller)
 	}
 	for _, name := range f.names {
@@ -263,6 +258,44 @@ func (g *Group) noController(name string) string {
 		return fmt.Sprintf("the %s controller is not mounted on this machine", name)
 	}
 	return m.notDelegated(h)
+}
+
+// fileOf is where a limit is written in this group: the directory is empty where the group has none of the controller's.
+func (g *Group) fileOf(l limit) (f file, dir string) {
+	if g.v2() {
+		return l.v2, g.place.Paths[unified]
+	}
+	return l.v1, g.place.Paths[l.v1.controller]
+}
+
+// saved is what a control file held.
+type saved struct{ dir, name, text string }
+
+// save reads what setting the limit may change.
+func (g *Group) save(l limit) []saved {
+	f, dir := g.fileOf(l)
+	if dir == "" {
+		return nil
+	}
+	var all []saved
+	for _, name := range slices.Concat(f.names, l.with) {
+		if text, err := cgroups.ReadFile(dir, name); err == nil { // of several names, or versions, one is there
+			all = append(all, saved{dir, name, text})
+		}
+	}
+	return all
+}
+
+// restore writes back what save has read, as far as that goes. Twice: of two limits that bound each other the kernel takes
+// one before the other, and which one depends on what they are.
+func restore(all []saved) {
+	for range 2 {
+		for _, s := range all {
+			for line := range strings.SplitSeq(strings.TrimSpace(s.text), "\n") {
+				_ = cgroups.WriteFile(s.dir, s.name, line+"\n") // what failed is the error to tell; no CPUs is an empty line
+			}
+		}
+	}
 }
 
 // set writes limits one by one, so that an error names the one that failed.

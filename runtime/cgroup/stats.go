@@ -44,10 +44,7 @@ func (g *Group) Stats() (*container.StatsResponse, error) {
 	if oomErr == nil && r.MemoryStats.Stats != nil {
 		r.MemoryStats.Stats[OOMKills] = kills
 	}
-	if f, err := os.Open("/proc/stat"); err == nil {
-		r.CPUStats.SystemUsage, r.CPUStats.OnlineCPUs = systemCPU(bufio.NewScanner(f))
-		_ = f.Close() // read-only
-	}
+	r.CPUStats.SystemUsage, r.CPUStats.OnlineCPUs = SystemCPU()
 	return r, nil
 }
 
@@ -105,10 +102,15 @@ func blkioStats(b *cgroups.BlkioStats) container.BlkioStats {
 	}
 }
 
-// systemCPU reads /proc/stat (proc(5)): the time that all CPUs have counted since boot, in nanoseconds, and how many they
-// are. The first seven columns, as Docker adds them.
-func systemCPU(sc *bufio.Scanner) (usage uint64, cpus uint32) {
-	for sc.Scan() {
+// SystemCPU is the time that all CPUs have counted since boot, in nanoseconds, and how many they are: the first seven
+// columns of /proc/stat (proc(5)), as Docker adds them. Both are 0 where it cannot be read.
+func SystemCPU() (usage uint64, cpus uint32) {
+	file, err := os.Open("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	defer file.Close() // read-only
+	for sc := bufio.NewScanner(file); sc.Scan(); {
 		f := strings.Fields(sc.Text())
 		if len(f) < 8 || !strings.HasPrefix(f[0], "cpu") {
 			continue

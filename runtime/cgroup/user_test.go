@@ -20,7 +20,7 @@ import (
 const insideEnv = "LAMINA_CGROUP_INSIDE"
 
 // effects are the tests that run once more.
-const effects = "^Test(MemoryLimit|NoOOM|PidsLimit|CPUQuota|Update|Freezer|CPUSet|Load|AfterThe|Refused)"
+const effects = "^Test(MemoryLimit|NoOOM|PidsLimit|CPUQuota|Update|Freezer|Remove|CPUSet|Load|AfterThe|Refused)"
 
 // controllersForUser are what root gives to a user in these tests.
 var controllersForUser = []string{"memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer"}

@@ -27,18 +27,21 @@ const (
 	defaultMTU       = 65520 // bytes; as pasta, and podman for slirp4netns: frames go through memory only
 )
 
-// ParseMode reads the value of --network. Empty, "default" and "bridge", which is what Docker calls it, are the default:
-// private where it works, else none with a warning that says why.
+// IsDefault tells whether a value of --network stands for the default: empty, "default", and "bridge", which is what Docker
+// calls it.
+func IsDefault(s string) bool { return s == "" || s == "default" || s == "bridge" }
+
+// ParseMode reads the value of --network. The default is private where it works, else none with a warning that says why.
 func ParseMode(s string) (mode Mode, warning string, err error) {
-	switch m := Mode(s); m {
-	case Host, None:
+	switch m := Mode(s); {
+	case m == Host, m == None:
 		return m, "", nil
-	case Private:
+	case m == Private:
 		if _, err := choose(""); err != nil {
 			return "", "", fmt.Errorf("--network private: %w", err)
 		}
 		return m, "", nil
-	case "", "default", "bridge":
+	case IsDefault(s):
 		if _, err := choose(""); err != nil {
 			return None, fmt.Sprintf("the container has no network: %v", err), nil
 		}

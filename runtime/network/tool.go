@@ -15,7 +15,8 @@ const (
 	Pasta       = "pasta"
 )
 
-const tunDevice = "/dev/net/tun"
+// Device is what a private network is made with.
+const Device = "/dev/net/tun"
 
 // ErrNoTool is returned when a private network is asked for and neither tool is installed.
 var ErrNoTool = errors.New("neither slirp4netns nor pasta is installed (Debian: apt-get install slirp4netns)")
@@ -30,7 +31,7 @@ func choose(name string) (path string, err error) {
 			continue
 		}
 		if path, err = exec.LookPath(tool); err == nil {
-			return path, tunUsable(tunDevice)
+			return path, tunUsable(Device)
 		}
 	}
 	if name != "" {

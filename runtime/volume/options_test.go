@@ -68,6 +68,17 @@ func TestOptions(t *testing.T) {
 	if _, err := s.Create("v9", nil, map[string]string{"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}); err == nil {
 		t.Error("the same name with other options")
 	}
+	for name, want := range map[string]bool{"v9": false, "v10": false, "other": true, "a/b": false} {
+		if err := s.Check(name, map[string]string{"type": "tmpfs", "device": "tmpfs", "o": "size=2m"}); (err == nil) != want {
+			t.Errorf("check of %s with other options: %v", name, err)
+		}
+		if _, err := s.Get("other"); err == nil {
+			t.Error("a check has made a volume")
+		}
+	}
+	if err := s.Check("other", map[string]string{"type": "nfs"}); err == nil {
+		t.Error("check of options that none can have")
+	}
 	if _, err := s.Create("v9", nil, nil); err != nil {
 		t.Errorf("as a container asks for it: %v", err)
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/jsontext"
 	"github.com/laminafs/lamina/internal/sys"
 )
 
@@ -154,17 +155,25 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-// sweep removes what killed processes left. Preconditions: the lock is held exclusively, so that nobody is at it.
-func (s *Store) sweep() {
+// sweep removes what killed processes left; what cannot be removed, the next change tries again. Preconditions: the lock is
+// held exclusively, so that nobody is at it.
+//
+// Errors: fs.ErrPermission, where not root but an ordinary user asks: he has one try more, with all IDs.
+func (s *Store) sweep() error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return
+		return nil // who asks makes something here, and is told
 	}
+	var errs []error
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), newStem) || strings.HasPrefix(e.Name(), oldStem) {
-			_ = sys.RemovePath(filepath.Join(s.dir, e.Name())) // the next change tries again
+			errs = append(errs, sys.RemovePath(filepath.Join(s.dir, e.Name())))
 		}
 	}
+	if err := errors.Join(errs...); errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return err
+	}
+	return nil
 }
 
 func random(bytes int) string {
@@ -176,10 +185,14 @@ func random(bytes int) string {
 // Create makes a volume, or returns the one of that name, whose labels stay as they are. Without a name it is anonymous
 // and gets one of 64 digits.
 //
-// Errors: a name that none can have; options that cannot be had, or that differ from those of the volume that is there.
+// Errors: a name that none can have; options that cannot be had, or that differ from those of the volume that is there; those of
+// sweep.
 func (s *Store) Create(name string, labels, opts map[string]string) (*Volume, error) {
-	if _, err := parseOptions(opts); err != nil {
+	if err := jsontext.Check(labels, opts); err != nil {
 		return nil, fmt.Errorf("create volume %s: %w", name, err)
+	}
+	if err := checkOptions(name, opts); err != nil {
+		return nil, err
 	}
 	o := options{CreatedAt: time.Now().UTC().Truncate(time.Second), Labels: maps.Clone(labels), Options: maps.Clone(opts)}
 	_, o.Anonymous = labels[AnonymousLabel] // one whose name its container has chosen beforehand
@@ -199,12 +212,17 @@ func (s *Store) Create(name string, labels, opts map[string]string) (*Volume, er
 	}
 	defer l.Close()
 	if v, err := s.read(name); !errors.Is(err, fs.ErrNotExist) {
-		if err == nil && len(opts) > 0 && !maps.Equal(v.Options, opts) {
-			return nil, fmt.Errorf("create volume %s: it exists, with other options", name)
+		if err == nil {
+			err = v.agree(opts)
 		}
-		return v, err
+		if err != nil {
+			return nil, err
+		}
+		return v, nil
 	}
-	s.sweep()
+	if err := s.sweep(); err != nil {
+		return nil, fmt.Errorf("create volume %s: %w", name, err)
+	}
 	staged := filepath.Join(s.dir, newStem+random(8))
 	if err := stage(staged, o); err != nil {
 		_ = sys.RemovePath(staged) // the error at hand is the one to tell
@@ -215,6 +233,36 @@ func (s *Store) Create(name string, labels, opts map[string]string) (*Volume, er
 		return nil, fmt.Errorf("create volume %s: %w", name, err)
 	}
 	return s.read(name)
+}
+
+// Check tells what Create would say to a name and options, and makes nothing.
+func (s *Store) Check(name string, opts map[string]string) error {
+	if err := errors.Join(CheckName(name), checkOptions(name, opts)); err != nil {
+		return err
+	}
+	v, err := s.Get(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return v.agree(opts)
+}
+
+func checkOptions(name string, opts map[string]string) error {
+	if _, err := parseOptions(opts); err != nil {
+		return fmt.Errorf("create volume %s: %w", name, err)
+	}
+	return nil
+}
+
+// agree refuses options that are not those of the volume; none are always right.
+func (v *Volume) agree(opts map[string]string) error {
+	if len(opts) > 0 && !maps.Equal(v.Options, opts) {
+		return fmt.Errorf("create volume %s: it exists, with other options", v.Name)
+	}
+	return nil
 }
 
 // stage makes what a volume consists of.

@@ -29,7 +29,7 @@ func (in *initProcess) makeConsole() (master int, err error) {
 		return -1, fmt.Errorf("/dev/console: %w", err)
 	}
 	defer sys.Close(target)
-	if err := attach(tree, target); err != nil {
+	if err := in.cover(tree, target, "/dev/console"); err != nil {
 		return -1, fmt.Errorf("/dev/console: %w", err)
 	}
 	return master, in.config.Process.useTerminal(slave)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/packet"
 	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/idmap"
 )
@@ -103,12 +104,12 @@ func (c *Container) join(joined func(pid int) error) error {
 			return err
 		}
 	}
-	if err := c.conn.send(message{Word: wordJoined}, -1); err != nil && !errors.Is(err, unix.EPIPE) {
+	if err := c.conn.send(message{Word: wordJoined}, -1); err != nil && !packet.Gone(err) {
 		return fmt.Errorf("handshake: %w", err)
 	}
 	master, err := c.conn.expect(wordReady)
 	if err != nil {
-		return c.first.whyEnded(err)
+		return c.first.whyEnded("the container's first process", err)
 	}
 	handConsole(c.opts.Console, master)
 	return nil
@@ -128,7 +129,7 @@ func handConsole(console func(*os.File), master int) {
 
 // abandon ends what cannot become a container.
 func (c *Container) abandon() {
-	c.conn.close()
+	c.conn.Close()
 	_ = c.first.Signal(unix.SIGKILL)
 	<-c.first.done
 }
@@ -144,7 +145,7 @@ func (c *Container) Start() error {
 		return errors.New("start: the container has been started already")
 	}
 	c.started = true
-	defer c.conn.close()
+	defer c.conn.Close()
 	if err := c.conn.release(c.first); err != nil {
 		c.abandon()
 		return err
@@ -154,7 +155,7 @@ func (c *Container) Start() error {
 
 // release lets the process become its command, and waits until it has.
 func (c conn) release(p *Process) error {
-	if err := c.send(message{Word: wordRelease}, -1); err != nil && !errors.Is(err, unix.EPIPE) {
+	if err := c.send(message{Word: wordRelease}, -1); err != nil && !packet.Gone(err) {
 		return fmt.Errorf("handshake: %w", err)
 	}
 	m, _, err := c.receive()
@@ -237,17 +238,29 @@ func (p *Process) reap() {
 	close(p.done)
 }
 
-// whyEnded makes an error of the end of a process that should have said something.
-func (p *Process) whyEnded(err error) error {
+// ending tells whether the process has ended, or is being taken apart by the kernel: do_exit (kernel/exit.c). A main thread
+// that leaves the others alone looks so too, and has nothing more to join either.
+func (p *Process) ending() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+	}
+	stat := sys.ProcStat(p.pid)
+	return stat == nil || sys.Exiting(stat)
+}
+
+// whyEnded makes an error of the end of a process that should have said something; name is what it is called.
+func (p *Process) whyEnded(name string, err error) error {
 	if !errors.Is(err, io.EOF) {
 		return err
 	}
 	_ = p.Signal(unix.SIGKILL)
 	status, _ := p.Wait()
 	if status.Signaled() {
-		return fmt.Errorf("the container's first process was killed by %v before it was ready (memory limit?)", status.Signal())
+		return fmt.Errorf("%s was killed by %s before it was ready (memory limit?)", name, unix.SignalName(status.Signal()))
 	}
-	return fmt.Errorf("the container's first process ended before it was ready, with exit code %d", status.ExitStatus())
+	return fmt.Errorf("%s ended before it was ready, with exit code %d", name, status.ExitStatus())
 }
 
 // spawn starts our executable in a role. The goroutine that does so stays with its thread until the process has
@@ -298,7 +311,7 @@ func spawn(s *sys.Spawn, path string, config any, stdio [3]*os.File, terminal bo
 		}
 	}()
 	if err := <-result; err != nil {
-		parent.close()
+		parent.Close()
 		return nil, conn{}, err
 	}
 	goruntime.KeepAlive(stdio)

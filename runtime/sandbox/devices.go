@@ -146,7 +146,7 @@ func (in *initProcess) makeDevice(d devicePlan) error {
 			return err
 		}
 		defer sys.Close(target)
-		return attach(d.Fd, target)
+		return in.cover(d.Fd, target, d.Path)
 	}
 	parent, err := in.root.ensure(path.Dir(d.Path), true)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -35,11 +36,19 @@ type execConfig struct {
 //	release                         -> user, capabilities, seccomp, execve
 //	Exec returns                    <- end of file, or failed{...}
 //
-// Errors: *ExecError when the command cannot be executed; os.ErrProcessDone when the container has ended.
+// Errors: *ExecError when the command cannot be executed; os.ErrProcessDone when the container has ended, or is about to.
 func (c *Container) Exec(p *specs.Process, stdio [3]*os.File, console func(master *os.File)) (*Process, error) {
 	if err := validateProcess(p); err != nil {
 		return nil, err
 	}
+	proc, err := c.exec(p, stdio, console)
+	if err != nil && c.isEnd(err) {
+		return nil, fmt.Errorf("exec: %w", os.ErrProcessDone)
+	}
+	return proc, err
+}
+
+func (c *Container) exec(p *specs.Process, stdio [3]*os.File, console func(master *os.File)) (*Process, error) {
 	cfg := execConfig{}
 	var err error
 	if cfg.Process, err = newProcessConfig(p, nil, false); err != nil {
@@ -67,20 +76,15 @@ func (c *Container) Exec(p *specs.Process, stdio [3]*os.File, console func(maste
 	}
 	proc, conn, err := spawn(&sys.Spawn{Args: []string{RoleExec}, Join: there, Root: nested}, c.opts.Self, &cfg, stdio, p.Terminal, nil, here, prepare)
 	if err != nil {
-		select {
-		case <-c.first.done:
-			return nil, fmt.Errorf("exec: %w", os.ErrProcessDone)
-		default:
-			var step *sys.SpawnError
-			if errors.As(err, &step) && step.Step == "execve" && step.Err == unix.ENOENT {
-				err = fmt.Errorf("%w (an executable that needs shared libraries does not find them in the container: build it with CGO_ENABLED=0)", err)
-			}
-			return nil, fmt.Errorf("exec: join the container: %w", err)
+		var step *sys.SpawnError
+		if errors.As(err, &step) && step.Step == "execve" && step.Err == unix.ENOENT {
+			err = fmt.Errorf("%w (an executable that needs shared libraries does not find them in the container: build it with CGO_ENABLED=0)", err)
 		}
+		return nil, fmt.Errorf("exec: join the container: %w", err)
 	}
-	defer conn.close()
+	defer conn.Close()
 	if err := c.runExec(proc, conn, console); err != nil {
-		conn.close()
+		conn.Close()
 		_ = proc.Signal(unix.SIGKILL)
 		<-proc.done
 		return nil, err
@@ -96,7 +100,7 @@ func (c *Container) runExec(p *Process, conn conn, console func(*os.File)) error
 	}
 	master, err := conn.expect(wordReady)
 	if errors.Is(err, io.EOF) {
-		return p.whyEnded(err)
+		return p.whyEnded("exec: the process", err)
 	}
 	if err != nil {
 		return err
@@ -115,7 +119,7 @@ func (c *Container) openOwn() (here, there []sys.Join, err error) {
 		}
 		fd, err := unix.Open(dir+known.file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return here, there, fmt.Errorf("exec: %s namespace: %w", known.kind, c.orDone(err))
+			return here, there, fmt.Errorf("exec: %s namespace: %w", known.kind, err)
 		}
 		j := sys.Join{Fd: fd, Types: int(known.flag)}
 		if known.flag == unix.CLONE_NEWUSER || known.flag == unix.CLONE_NEWNS {
@@ -125,22 +129,32 @@ func (c *Container) openOwn() (here, there []sys.Join, err error) {
 		}
 	}
 	// Now that they are open: were they those of the container, or of whoever has its number by now?
-	return here, there, c.alive()
+	return here, there, c.first.Signal(0)
 }
 
-// alive is os.ErrProcessDone when the container has ended.
-func (c *Container) alive() error {
-	if err := c.first.Signal(0); err != nil {
-		return fmt.Errorf("exec: %w", err)
-	}
-	return nil
-}
+// endPatience is how long a container that an exec fails in may take to begin to end: what is killed together with its
+// first process may go before that one does.
+const endPatience = 100 * time.Millisecond
 
-func (c *Container) orDone(err error) error {
-	if c.first.Signal(0) != nil {
-		return os.ErrProcessDone
+// isEnd tells whether an exec has failed since the container ends.
+//
+// The kernel takes a process apart in steps: its namespaces are not found (ENOENT), nobody can be born into its pid
+// namespace (ENOMEM), and those that just were are killed, all before its end can be waited for.
+func (c *Container) isEnd(err error) bool {
+	var stage *StageError
+	var exec *ExecError
+	if c.first.ending() {
+		return true
 	}
-	return err
+	if errors.As(err, &stage) || errors.As(err, &exec) {
+		return false // the child itself has said what is wrong
+	}
+	select {
+	case <-c.first.done:
+		return true
+	case <-time.After(endPatience):
+		return c.first.ending()
+	}
 }
 
 // ExecMain is a process of Exec. It does not return.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/packet"
 	"github.com/laminafs/lamina/internal/sys"
 )
 
@@ -68,7 +69,7 @@ func InitMain() {
 // childStart is what init and exec begin with. The calling thread is the one that will execute the command.
 func childStart(config any) (conn, error) {
 	goruntime.LockOSThread()
-	c := conn{os.NewFile(fdSocket, "parent")}
+	c := conn{packet.Inherited(fdSocket)}
 	// Until the credentials are those of the container, nobody in it may look into this process, or trace it: it has
 	// more capabilities than they. Undumpable it is already, if that was possible (sys.Spawn).
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

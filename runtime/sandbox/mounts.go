@@ -144,7 +144,7 @@ func (in *initProcess) attachMount(m *mountPlan, d detached) error {
 			return err
 		}
 	}
-	if err := attach(d.fd, target); err != nil {
+	if err := in.cover(d.fd, target, m.Target); err != nil {
 		return err
 	}
 	if late {

@@ -281,6 +281,24 @@ func checkCwd() error {
 	return nil
 }
 
+// SearchPath are the paths at which execvp(3) looks for a command without a slash, in the PATH of env, of which the last one counts.
+func SearchPath(name string, env []string) []string {
+	path := ""
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			path = v
+		}
+	}
+	files := strings.Split(path, ":")
+	for i, dir := range files {
+		if dir == "" {
+			dir = "."
+		}
+		files[i] = dir + "/" + name
+	}
+	return files
+}
+
 // lookPath finds the command as execvp(3) does, in the PATH of env.
 func lookPath(name string, env []string) (string, error) {
 	if strings.Contains(name, "/") {
@@ -289,18 +307,8 @@ func lookPath(name string, env []string) (string, error) {
 	if name == "" {
 		return "", errNotFound
 	}
-	path := ""
-	for _, e := range env {
-		if v, ok := strings.CutPrefix(e, "PATH="); ok {
-			path = v
-		}
-	}
 	found := errNotFound
-	for dir := range strings.SplitSeq(path, ":") {
-		if dir == "" {
-			dir = "."
-		}
-		file := dir + "/" + name
+	for _, file := range SearchPath(name, env) {
 		err := executable(file)
 		if err == nil {
 			return file, nil

@@ -24,8 +24,9 @@ type app struct {
 	runDir string // --runroot; empty for the default
 	debug  bool
 
-	begun    *idmap.Begun        // by beginEarly, as is the next; nil without
-	expected *container.Expected // nil without
+	expected *container.Expected // by beginEarly; nil without
+	trying   bool                // enter has left open where the command happens, and nothing has come of it yet
+	held     []string            // warnings, while trying
 
 	containers func() (*container.Store, error)
 }
@@ -100,6 +101,10 @@ func (a *app) volumes() (*volume.Store, error) {
 
 // warn shows what the user should know.
 func (a *app) warn(warnings []string) {
+	if a.trying {
+		a.held = append(a.held, warnings...)
+		return
+	}
 	for _, w := range warnings {
 		fmt.Fprintln(a.err, "WARNING: "+w)
 	}

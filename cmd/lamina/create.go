@@ -92,14 +92,29 @@ func (a *app) provide(ctx context.Context, f *createFlags, name string) error {
 		if err == nil {
 			missing, err = unsuitable(found, name, f.platform)
 		}
+		if err == nil && f.platform == "" {
+			a.warnForeign(found)
+		}
 		if !missing || f.pull == "never" {
 			return err
 		}
-		if !f.quiet {
-			fmt.Fprintf(a.err, "Unable to find image '%s' locally\n", familiar(name))
-		}
+	}
+	if a.trying {
+		return errors.New("the files of an image belong to many IDs")
+	}
+	if f.pull != "always" && !f.quiet {
+		fmt.Fprintf(a.err, "Unable to find image '%s' locally\n", familiar(name))
 	}
 	return a.pull(ctx, name, pullFlags{quiet: f.quiet, platform: f.platform, out: a.err})
+}
+
+// warnForeign tells of an image that is for another kind of processor, which only an emulator runs.
+func (a *app) warnForeign(img *image.Image) {
+	if img.Spec.Architecture == "" || platforms.Default().Match(platforms.Normalize(img.Spec.Platform)) {
+		return
+	}
+	a.warn([]string{fmt.Sprintf("The requested image's platform (%s) does not match the detected host platform (%s) and no specific platform was requested",
+		platforms.Format(img.Spec.Platform), platforms.Format(platforms.DefaultSpec()))})
 }
 
 // unsuitable tells of an image that is for another platform than the one asked for, if any; err says so.

@@ -6,24 +6,15 @@ import (
 	"strings"
 
 	"github.com/laminafs/lamina/runtime/container"
-	"github.com/laminafs/lamina/runtime/idmap"
 )
 
-// beginEarly begins what takes time in each `lamina run` before the command line is understood: for an ordinary user the process
-// in a user namespace, and in there, and for root, the monitor. What it does not recognise at a glance is left to the command
-// itself, which does the same later.
+// beginEarly starts the monitor of each `lamina run` before the command line is understood: it takes longer to begin than all
+// else. What it does not recognise at a glance is left to the command itself, which does the same later. A monitor that nobody needs
+// in the end goes with this process.
 func (a *app) beginEarly(args []string) {
-	switch {
-	case !a.glance(args):
-	case os.Geteuid() != 0:
-		a.begun = idmap.Begin(os.Args[0])
-	default:
-		a.expect()
+	if !a.glance(args) {
+		return
 	}
-}
-
-// expect starts the monitor. One that nobody needs in the end goes with this process.
-func (a *app) expect() {
 	root, err := a.rootDir()
 	if err != nil {
 		return

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/internal/beside"
+	"github.com/laminafs/lamina/internal/version"
 	"github.com/laminafs/lamina/runtime/cgroup"
 	"github.com/laminafs/lamina/runtime/container"
 	"github.com/laminafs/lamina/runtime/idmap"
@@ -55,7 +56,7 @@ func (a *app) info(cmd *cobra.Command) (*hostInfo, error) {
 		return nil, err
 	}
 	info := &hostInfo{Rootless: rootless(), Identity: idmap.Inside(), Cgroup: cgroup.Probe(), Network: network.Probe()}
-	info.Driver, info.DockerRootDir, info.ServerVersion, info.Debug = image.Driver, root, version(), a.debug
+	info.Driver, info.DockerRootDir, info.ServerVersion, info.Debug = image.Driver, root, version.Module(), a.debug
 	info.CgroupDriver, info.CgroupVersion = info.Cgroup.Driver, info.Cgroup.Version
 	info.LoggingDriver, info.DefaultRuntime = "json-file", "lamina"
 	info.Laminafs, err = beside.Find("laminafs", "lamina")

@@ -1,8 +1,8 @@
 // Lamina runs containers from layered images, without privilege: see docs/LAMINA.md.
 //
 // A call by an ordinary user goes through two processes: the one that was called, and itself executed again in a user
-// namespace in which the caller's range of ids is mapped (package idmap). From there all code is root's. The processes
-// of containers are this program too, in roles that os.Args[0] names.
+// namespace in which the caller's range of ids is mapped (package idmap). From there all code is root's. Only run tries
+// without. The processes of containers are this program too, in roles that os.Args[0] names.
 package main
 
 import (

@@ -3,10 +3,13 @@ package main
 import (
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/internal/version"
 	"github.com/laminafs/lamina/runtime/container"
 	"github.com/laminafs/lamina/runtime/idmap"
 )
@@ -23,7 +26,7 @@ func rootCommand(a *app) *cobra.Command {
 		Annotations:   map[string]string{annotationNoStore: "yes"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if showVersion {
-				a.println("lamina version " + version())
+				a.println("lamina version " + version.Module())
 				return nil
 			}
 			return cmd.Help()
@@ -125,7 +128,8 @@ func withoutStore(root *cobra.Command, names ...string) {
 }
 
 // enter makes an ordinary user's command root of a user namespace: the rest of it happens in a second process, with
-// whose status this one ends. Root goes on.
+// whose status this one ends. Root goes on, and so does what may well need no other IDs than the user's own: it calls inside when it
+// finds that it does.
 func (a *app) enter(cmd *cobra.Command, args []string) error {
 	if cmd.Annotations[annotationNoStore] != "" {
 		return nil
@@ -138,33 +142,72 @@ func (a *app) enter(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if a.trying = tries(root, cmd, args); a.trying {
+		return nil
+	}
+	return a.inside(root, cmd, args)
+}
+
+// tries tells whether a command may happen outside, and then once more inside: what an option reads may be a pipe. A store
+// that is not there yet has no image, and is not made for a user who may not be able to have a container.
+func tries(root string, cmd *cobra.Command, args []string) bool {
+	set := cmd.Flags()
+	if cmd.Annotations[annotationTries] == "" || set.Changed("env-file") || set.Changed("label-file") || set.Changed("security-opt") {
+		return false
+	}
+	if _, err := os.Stat(filepath.Join(root, "containers")); err != nil {
+		return false
+	}
+	beside, err := besides(root, cmd, args)
+	return beside == 0 && err == nil
+}
+
+// inside is the command as root of a user namespace. What was tried outside has left nothing behind.
+func (a *app) inside(root string, cmd *cobra.Command, args []string) error {
+	a.expected.Drop()
 	if err := container.ReapOutside(root); err != nil {
 		return err
 	}
-	begun := a.begun
-	if begun == nil {
-		begun = idmap.Begin(os.Args[0])
-	}
-	defer begun.Drop()
-	id, err := begun.Identity()
-	if err != nil {
-		return err
-	}
-	slog.Debug("enter a user namespace", "store", root, "identity", id.Kind, "uids", id.UIDs, "gids", id.GIDs)
 	beside, err := besides(root, cmd, args)
 	if err != nil {
 		return &exitStatus{exitLamina, err}
 	}
-	reexec := begun.Reexec
-	if beside != 0 {
-		begun.Drop()
-		reexec = func() (int, error) { return id.ReexecBeside(os.Args[0], beside) }
+	id, err := idmap.Discover()
+	if err != nil {
+		return err
 	}
-	code, err := reexec()
+	slog.Debug("enter a user namespace", "store", root, "identity", id.Kind, "uids", id.UIDs, "gids", id.GIDs)
+	if err := sys.KeepInherited(true); err != nil { // the monitor was not to get it, we are: --env-file /dev/fd/5
+		return err
+	}
+	reexec := id.Reexec
+	if beside != 0 {
+		reexec = func(argv0 string) (int, error) { return id.ReexecBeside(argv0, beside) }
+	}
+	code, err := reexec(os.Args[0])
 	if err != nil {
 		return &exitStatus{exitLamina, err}
 	}
 	return &exitStatus{code: code}
+}
+
+// settle ends what was tried outside: err is why it did not work, nil where it did. A command that did not work happens once
+// more, inside, where all IDs are at hand, and tells from there what is wrong with it.
+func (a *app) settle(cmd *cobra.Command, args []string, err error) error {
+	if !a.trying {
+		return err
+	}
+	a.trying = false
+	if err == nil {
+		a.warn(a.held)
+		return nil
+	}
+	slog.Debug("not without a user namespace", "reason", err)
+	root, err := a.rootDir()
+	if err != nil {
+		return err
+	}
+	return a.inside(root, cmd, args)
 }
 
 // besides finds the process in whose user namespace the command has to be: that of another container, whose network or

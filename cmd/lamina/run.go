@@ -7,7 +7,6 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
 
-	"github.com/laminafs/lamina/cmd/lamina/createopts"
 	ctr "github.com/laminafs/lamina/runtime/container"
 )
 
@@ -22,15 +21,13 @@ func (a *app) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := command("run [OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", nil,
 		"container run, run", func(cmd *cobra.Command, args []string) error {
-			c, err := f.parse(cmd, args)
-			if err != nil {
+			made, at, err := a.makeForRun(cmd, args, &f)
+			if err := a.settle(cmd, args, failed(err)); err != nil {
 				return err
 			}
-			if f.detach && cmd.Flags().Changed("attach") {
-				return wrongUsage(cmd, exitLamina, "conflicting options: cannot specify both --attach and --detach")
-			}
-			return failed(a.run(cmd.Context(), &f, c))
+			return failed(a.run(cmd.Context(), made, at))
 		})
+	cmd.Annotations[annotationTries] = "yes"
 	f.createFlags = addCreateFlags(cmd)
 	set := cmd.Flags()
 	set.BoolVarP(&f.detach, "detach", "d", false, "Run container in background and print container ID")
@@ -40,30 +37,43 @@ func (a *app) runCommand() *cobra.Command {
 	return cmd
 }
 
-// run makes a container and starts it, in the foreground where it is attached to anything.
-func (a *app) run(ctx context.Context, f *runFlags, c *createopts.Config) error {
+// makeForRun makes the container, with a monitor that waits for its start.
+func (a *app) makeForRun(cmd *cobra.Command, args []string, f *runFlags) (made *ctr.Container, at attachment, err error) {
+	c, err := f.parse(cmd, args)
+	if err != nil {
+		return nil, at, err
+	}
+	if f.detach && cmd.Flags().Changed("attach") {
+		return nil, at, wrongUsage(cmd, exitLamina, "conflicting options: cannot specify both --attach and --detach")
+	}
 	keys, err := ctr.ParseKeys(f.detachKeys)
 	if err != nil {
-		return err
+		return nil, at, err
 	}
 	if f.detach {
 		c.Config.AttachStdin, c.Config.AttachStdout, c.Config.AttachStderr, c.Config.StdinOnce = false, false, false, false
 	}
-	at := attachmentOf(c.Config)
+	at = attachmentOf(c.Config)
 	at.sigProxy, at.keys = f.sigProxy, keys
 	if err := a.checkTerminal(at); err != nil {
-		return err
+		return nil, at, err
 	}
 	s, err := a.containers()
 	if err != nil {
-		return err
+		return nil, at, err
 	}
 	s.Expect()
-	defer s.Unexpect()
-	made, err := a.create(ctx, f.createFlags, c)
-	if err != nil {
-		return err
-	}
+	defer func() {
+		if err != nil {
+			s.Unexpect()
+		}
+	}()
+	made, err = a.create(cmd.Context(), f.createFlags, c)
+	return made, at, err
+}
+
+// run starts a container that was made, in the foreground where it is attached to anything.
+func (a *app) run(ctx context.Context, made *ctr.Container, at attachment) error {
 	if !at.stdin && !at.stdout && !at.stderr {
 		if _, err := made.Start(ctx, ctr.StartOptions{}); err != nil {
 			return a.notStarted(ctx, made, err)
@@ -96,7 +106,7 @@ func (a *app) notStarted(ctx context.Context, c *ctr.Container, err error) error
 	if !c.HostConfig().AutoRemove {
 		return err
 	}
-	if e := c.Remove(ctx, ctr.RemoveOptions{Force: true, Volumes: true}); e != nil && !errors.Is(e, ctr.ErrNotFound) {
+	if e := c.Remove(ctx, ctr.RemoveOptions{Force: true, Volumes: true}); e != nil && !errors.Is(e, ctr.ErrNotFound) && !errors.Is(e, ctr.ErrLeft) {
 		return errors.Join(err, e)
 	}
 	return err

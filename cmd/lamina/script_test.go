@@ -281,7 +281,7 @@ func (p *place) clean(fatal func(...any)) {
 	cmd.Dir, cmd.Env = p.dir, append(p.env, "WORK="+p.dir)
 	out, err := cmd.CombinedOutput()
 	// A monitor, or the server of a union, may be about to end: nobody waits for those of what was --rm.
-	for end := time.Now().Add(20 * time.Second); len(p.processes()) > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(2 * time.Minute); len(p.processes()) > 0 && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	var left []string

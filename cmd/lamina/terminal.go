@@ -75,7 +75,11 @@ func (a *app) raw(at attachment) (restore func(), err error) {
 func (a *app) session(ctx context.Context, at attachment, open func() (*container.Session, error)) (code int, err error) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, a.forwarded(at)...)
-	defer signal.Stop(signals)
+	defer func() {
+		if err != nil { // without an error the process ends, and for each signal the runtime asks a thread, and waits
+			signal.Stop(signals)
+		}
+	}()
 
 	restore, err := a.raw(at)
 	if err != nil {

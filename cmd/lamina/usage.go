@@ -65,6 +65,7 @@ const (
 	annotationAliases = "aliases" // all ways to call it
 	annotationCommon  = "common"  // its place among the common commands
 	annotationNoStore = "nostore" // needs neither a store nor rights
+	annotationTries   = "tries"   // an ordinary user's tries without a user namespace: see enter
 )
 
 func aliases(cmd *cobra.Command) string { return cmd.Annotations[annotationAliases] }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/docker/cli/cli/command/formatter/tabwriter"
 	"github.com/spf13/cobra"
+
+	"github.com/laminafs/lamina/internal/version"
 )
 
 // build is which lamina this is.
@@ -23,17 +25,11 @@ type versionInfo struct {
 	Client build
 }
 
-// version is the version alone.
-func version() string { return thisBuild().Version }
-
 func thisBuild() build {
-	b := build{Version: "(devel)", GoVersion: goruntime.Version(), Os: goruntime.GOOS, Arch: goruntime.GOARCH}
+	b := build{Version: version.Module(), GoVersion: goruntime.Version(), Os: goruntime.GOOS, Arch: goruntime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
-	}
-	if info.Main.Version != "" {
-		b.Version = info.Main.Version
 	}
 	for _, s := range info.Settings {
 		switch s.Key {

@@ -38,6 +38,8 @@ type treeWriter struct {
 	ids   idShift
 	links map[[2]uint64]string // names of files that have several, by device and inode
 	n     int64                // bytes of content
+
+	owners *owners // nil where the tree shows them
 }
 
 func newTreeWriter(w io.Writer, ids idShift) *treeWriter {
@@ -45,8 +47,9 @@ func newTreeWriter(w io.Writer, ids idShift) *treeWriter {
 }
 
 // writeTree writes what is in the directory name of dirfd, "." for dirfd itself; prefix comes before all names.
-func writeTree(w io.Writer, dirfd int, name, prefix string, ids idShift) error {
+func writeTree(w io.Writer, dirfd int, name, prefix string, ids idShift, owners *owners) error {
 	t := newTreeWriter(w, ids)
+	t.owners = owners
 	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: name, Err: err}
@@ -211,6 +214,9 @@ func (t *treeWriter) header(at sys.At, name string, st *unix.Stat_t) (*tar.Heade
 		Uid: inside(st.Uid, t.ids.uids), Gid: inside(st.Gid, t.ids.gids),
 		ModTime: time.Unix(st.Mtim.Unix()), Format: tar.FormatPAX,
 	}
+	if err := t.owners.give(h, st); err != nil {
+		return nil, err
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		h.Typeflag, h.Size = tar.TypeReg, st.Size
@@ -289,7 +295,7 @@ func notThere(p string, err error) error {
 }
 
 // getPath writes what is at p as a tar.
-func getPath(w io.Writer, root int, p string, o *copyRequest, ids idShift) error {
+func getPath(w io.Writer, root int, p string, o *copyRequest, ids idShift, owners *owners) error {
 	at, err := locate(root, p, o.FollowLink)
 	if err != nil {
 		return err
@@ -299,7 +305,11 @@ func getPath(w io.Writer, root int, p string, o *copyRequest, ids idShift) error
 		return notThere(p, err)
 	}
 	t := newTreeWriter(w, ids)
+	t.owners = owners
 	if o.Contents {
+		if err := owners.below(root, at, ""); err != nil {
+			return err
+		}
 		fd, err := sys.Open(at, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return notThere(p, err)
@@ -308,12 +318,15 @@ func getPath(w io.Writer, root int, p string, o *copyRequest, ids idShift) error
 		err = t.children(fd, "")
 		return errors.Join(err, t.tw.Close())
 	}
-	name := o.Rename
+	name := string(o.Rename)
 	if name == "" {
 		name = path.Base(path.Clean("/" + p))
 	}
 	if name == "/" {
 		name = "."
+	}
+	if err := owners.below(root, at, name); err != nil {
+		return err
 	}
 	return errors.Join(t.add(at, name), t.tw.Close())
 }

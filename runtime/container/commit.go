@@ -142,14 +142,21 @@ func (c *Container) commandText() string {
 	return strings.Join(slices.Concat(c.r.Config.Entrypoint, c.r.Config.Cmd), " ")
 }
 
-// freeze pauses the container if it runs. thaw undoes that.
+// freeze pauses the container if it runs. thaw undoes that, and so does our end, whatever it comes by.
 func (c *Container) freeze(ctx context.Context) (thaw func() error, err error) {
 	nothing := func() error { return nil }
 	st, err := c.state()
 	if err != nil || st.Status != api.StateRunning {
 		return nothing, err
 	}
-	err = c.Pause(ctx)
+	con, err := c.dial()
+	if err == nil {
+		_, err = call(ctx, con, request{Op: opHold}, nil)
+		if err != nil {
+			_ = con.Close()
+		}
+	}
+	err = c.noMonitor(err)
 	if errors.Is(err, ErrNotRunning) || errors.Is(err, ErrConflict) {
 		return nothing, nil // it has ended or was paused meanwhile
 	}
@@ -157,9 +164,9 @@ func (c *Container) freeze(ctx context.Context) (thaw func() error, err error) {
 		return nil, fmt.Errorf("%w (--pause=false commits it as it runs)", err)
 	}
 	return func() error {
-		err := c.Unpause(context.WithoutCancel(ctx))
-		if errors.Is(err, ErrConflict) {
-			return nil // the same
+		_, err := exchange(context.WithoutCancel(ctx), con, request{Op: opUnpause}, nil)
+		if errors.Is(err, errNoMonitor) {
+			return nil // it has ended
 		}
 		return err
 	}, nil

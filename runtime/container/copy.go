@@ -14,6 +14,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 
 	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/runtime/compression"
 )
 
 // CopyOptions are those of docker cp.
@@ -121,9 +122,10 @@ func (c *Container) destination(ctx context.Context, p string) (*copyEnd, error)
 
 const maxLinks = 40 // as the kernel has it (path_resolution(7))
 
-func (c *Container) statPath(ctx context.Context, p string, follow bool) (st api.PathStat, err error) {
-	err = c.withTree(ctx, request{Op: opStatPath, Path: p, Copy: &copyRequest{FollowLink: follow}}, &st)
-	return st, err
+func (c *Container) statPath(ctx context.Context, p string, follow bool) (api.PathStat, error) {
+	var st rawPathStat
+	err := c.withTree(ctx, request{Op: opStatPath, Path: rawName(p), Copy: &copyRequest{FollowLink: follow}}, &st)
+	return st.stat(), err
 }
 
 // onHost looks at a path of the machine.
@@ -176,8 +178,9 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string, stdout io.Writ
 	if err != nil {
 		return 0, err
 	}
-	req := request{Op: opGet, Path: from.path, Copy: &copyRequest{FollowLink: o.FollowLink}}
+	req := request{Op: opGet, Path: rawName(from.path), Copy: &copyRequest{FollowLink: o.FollowLink}}
 	if dst == "-" {
+		req.Copy.Owners = true
 		req.Copy.Contents = from.dir && from.contents()
 		return 0, c.get(ctx, req, func(r io.Reader) error {
 			n, err = io.Copy(stdout, r)
@@ -192,7 +195,7 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string, stdout io.Writ
 	if err != nil {
 		return 0, err
 	}
-	req.Copy.Rename, req.Copy.Contents = name, name == ""
+	req.Copy.Rename, req.Copy.Contents = rawName(name), name == ""
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return 0, err
@@ -212,7 +215,7 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string, stdout io.Writ
 }
 
 // CopyIn copies src on the machine to dst in the container, whether it runs or not. With src "-" it reads a tar from
-// stdin, and dst is a directory. Symbolic links are resolved within the container's root.
+// stdin, compressed or not, and dst is a directory. Symbolic links are resolved within the container's root.
 func (c *Container) CopyIn(ctx context.Context, src, dst string, stdin io.Reader, o CopyOptions) (n int64, err error) {
 	to, err := c.destination(ctx, dst)
 	if err != nil {
@@ -222,9 +225,14 @@ func (c *Container) CopyIn(ctx context.Context, src, dst string, stdin io.Reader
 		if !to.exists || !to.dir {
 			return 0, fail(ErrInvalid, "destination %q must be a directory", c.r.Name+":"+dst)
 		}
-		req := request{Op: opPut, Path: to.path, Copy: &copyRequest{Archive: true, NoDirOver: true}}
+		req := request{Op: opPut, Path: rawName(to.path), Copy: &copyRequest{Archive: true, NoDirOver: true}}
 		return 0, c.put(ctx, req, func(w io.Writer) error {
-			n, err = io.Copy(w, stdin)
+			z, err := compression.Open(ctx, stdin)
+			if err != nil {
+				return err
+			}
+			defer z.Close()
+			n, err = io.Copy(w, z)
 			return err
 		})
 	}
@@ -250,7 +258,7 @@ func (c *Container) CopyIn(ctx context.Context, src, dst string, stdin io.Reader
 	if err != nil {
 		return 0, err
 	}
-	req := request{Op: opPut, Path: dir, Copy: &copyRequest{Archive: o.Archive, NoDirOver: true}}
+	req := request{Op: opPut, Path: rawName(dir), Copy: &copyRequest{Archive: o.Archive, NoDirOver: true}}
 	t := newTreeWriter(nil, idShift{})
 	err = c.put(ctx, req, func(w io.Writer) error {
 		return t.fromHost(w, abs, name, o.FollowLink || from.asserted())

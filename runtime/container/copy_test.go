@@ -108,7 +108,7 @@ func TestCopyDeeperThanAPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sys.Close(top)
-	if err := writeTree(io.Discard, top, ".", "", idShift{}); !errors.Is(err, unix.ENAMETOOLONG) || len(err.Error()) > 1000 {
+	if err := writeTree(io.Discard, top, ".", "", idShift{}, nil); !errors.Is(err, unix.ENAMETOOLONG) || len(err.Error()) > 1000 {
 		t.Error(err)
 	}
 }

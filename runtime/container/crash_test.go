@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,6 +70,34 @@ func TestFaults(t *testing.T) {
 	if points < 10 {
 		t.Errorf("%d points", points)
 	}
+}
+
+// armed is the box with a program that is told later where it is to fail: by arm. waiting returns when it waits
+// at a point.
+func (b *box) armed(t *testing.T) (_ *box, arm, waiting func(string)) {
+	t.Helper()
+	program, err := faultyPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "arming")
+	arm = func(text string) {
+		t.Helper()
+		// At once: one that waits takes an empty file, too, for something else.
+		err := os.WriteFile(file+".new", []byte(text), 0o600)
+		if err := errors.Join(err, os.Rename(file+".new", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	arm("")
+	waiting = func(point string) {
+		t.Helper()
+		eventually(t, "the monitor waits", func() bool {
+			at, err := os.ReadFile(file + ".waiting")
+			return err == nil && string(at) == point
+		})
+	}
+	return &box{t: t, root: b.root, program: program, env: []string{"LAMINA_FAULT_FILE=" + file}}, arm, waiting
 }
 
 // sound finds what is left after a fault, and removes it.

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/runtime/image"
 )
@@ -43,7 +45,7 @@ type CreateOptions struct {
 // Create makes a container, which does not run yet. The warnings are for the user.
 //
 // Errors: ErrConflict for a name in use, ErrInvalid for options that contradict each other or that cannot be had here
-// (the message says why); nothing is left behind.
+// (the message says why); outside those of Expect's monitor. Nothing is left behind.
 func (s *Store) Create(ctx context.Context, o CreateOptions) (c *Container, warnings []string, err error) {
 	if o.Name != "" {
 		o.Name = strings.TrimPrefix(o.Name, "/")
@@ -76,7 +78,7 @@ func (s *Store) Create(ctx context.Context, o CreateOptions) (c *Container, warn
 	if _, err := s.images.NewMount(r.ID, digest.Digest(r.ImageID), r.Rootfs...); err != nil {
 		return nil, nil, err
 	}
-	if err := errors.Join(ctx.Err(), faultLayers.Hit()); err != nil {
+	if err := errors.Join(ctx.Err(), s.expectOutside(), faultLayers.Hit()); err != nil {
 		return nil, nil, err
 	}
 	if err := os.Rename(filepath.Join(c.dir(), creatingFile), filepath.Join(c.dir(), configFile)); err != nil {
@@ -88,6 +90,9 @@ func (s *Store) Create(ctx context.Context, o CreateOptions) (c *Container, warn
 
 // newRecord is all of the container but its name. Nothing is made yet.
 func (s *Store) newRecord(o CreateOptions) (*record, []wantedMount, []string, error) {
+	if err := checkText(o.Config, o.HostConfig, o.Rootfs); err != nil {
+		return nil, nil, nil, err
+	}
 	config, host := clone(o.Config), clone(o.HostConfig)
 	r := &record{
 		Version: recordVersion, ID: s.nextID(), Name: o.Name, Created: time.Now().UTC(),
@@ -138,6 +143,9 @@ func (s *Store) newRecord(o CreateOptions) (*record, []wantedMount, []string, er
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	if err := s.checkVolumes(wanted); err != nil {
+		return nil, nil, nil, err
+	}
 	for _, m := range wanted {
 		r.Mounts = append(r.Mounts, m.mountRecord)
 	}
@@ -178,6 +186,9 @@ func (s *Store) setImage(r *record, rootfs []string) error {
 		if err != nil {
 			return err
 		}
+		if err := lent(abs, unix.S_IROTH|unix.S_IXOTH); err != nil {
+			return err
+		}
 		fi, err := os.Stat(abs)
 		if err != nil {
 			return fail(ErrInvalid, "--rootfs: %v", err)
@@ -193,26 +204,33 @@ func (s *Store) setImage(r *record, rootfs []string) error {
 // setIDMaps decides on a user namespace of the container's own.
 func (r *record) setIDMaps(o CreateOptions) error {
 	r.UIDMap, r.GIDMap = o.UIDMap, o.GIDMap
+	uidFlag, gidFlag := "uidmap", "gidmap"
 	if len(r.UIDMap) == 0 {
-		r.UIDMap = r.GIDMap
+		r.UIDMap, uidFlag = r.GIDMap, gidFlag
 	}
 	if len(r.GIDMap) == 0 {
-		r.GIDMap = r.UIDMap
+		r.GIDMap, gidFlag = r.UIDMap, uidFlag
 	}
 	mode := string(r.HostConfig.UsernsMode)
-	if len(r.UIDMap) > 0 {
-		if mode != "" && mode != "private" {
-			return fail(ErrInvalid, "--userns=%s contradicts --uidmap", mode)
-		}
-		return errors.Join(checkIDMap("uidmap", r.UIDMap), checkIDMap("gidmap", r.GIDMap))
+	if len(r.UIDMap) == 0 && mode != "private" && mode != "keep-id" {
+		return nil
 	}
-	var err error
-	switch mode {
-	case "private":
+	uids, gids, err := ownIDs()
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(r.UIDMap) > 0 && mode != "" && mode != "private":
+		return fail(ErrInvalid, "--userns=%s contradicts --uidmap", mode)
+	case len(r.UIDMap) > 0:
+		err = cmp.Or(checkIDMap(uidFlag, r.UIDMap), checkIDMap(gidFlag, r.GIDMap),
+			checkOwn(uidFlag, "user", r.UIDMap, uids), checkOwn(gidFlag, "group", r.GIDMap, gids))
+	case mode == "private":
 		r.UIDMap, r.GIDMap, err = privateIDs()
-	case "keep-id":
+	case mode == "keep-id":
 		r.UIDMap, r.GIDMap, err = keepIDs()
 	}
+	r.UIDMap, r.GIDMap = within(r.UIDMap, uids), within(r.GIDMap, gids)
 	return err
 }
 
@@ -277,15 +295,22 @@ func (s *Store) reserve(r *record) (lock *os.File, err error) {
 	return lock, nil
 }
 
-// makeSources makes new volumes, and the directories that -v names and that are missing.
+// makeSources makes new volumes, and the directories that -v names and that are missing. These stay when the container is not made
+// after all: outside, they wait for what could fail yet.
 func (s *Store) makeSources(wanted []wantedMount) error {
 	for _, m := range wanted {
 		switch m.Type {
 		case mount.TypeBind:
+			if err := lent(m.Source, 0); err != nil {
+				return err
+			}
 			_, err := os.Lstat(m.Source)
 			switch {
 			case err == nil:
 			case missing(err) && m.makeDir:
+				if err := s.expectOutside(); err != nil {
+					return err
+				}
 				if err := os.MkdirAll(m.Source, 0o755); err != nil {
 					return fmt.Errorf("error while creating mount source path '%s': %w", m.Source, err)
 				}

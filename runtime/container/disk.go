@@ -198,7 +198,7 @@ func identify(pid int) process {
 
 // startTime is field 22 of /proc/PID/stat, 0 where there is no such process.
 func startTime(pid int) uint64 {
-	f := statFields(pid)
+	f := sys.ProcStat(pid)
 	if len(f) < 20 {
 		return 0
 	}
@@ -207,19 +207,6 @@ func startTime(pid int) uint64 {
 		return 0
 	}
 	return n
-}
-
-// statFields are the fields of /proc/PID/stat from the third on: those behind the name, which may hold anything.
-func statFields(pid int) []string {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return nil
-	}
-	i := strings.LastIndexByte(string(b), ')')
-	if i < 0 {
-		return nil
-	}
-	return strings.Fields(string(b[i+1:]))
 }
 
 // open returns a pidfd of the process if it still is the one that was named.
@@ -263,13 +250,11 @@ func (p process) end(patience int) error {
 
 // dying tells whether the process was killed and is not gone yet: what it held is about to be free.
 func (p process) dying() bool {
-	f := statFields(p.Pid)
+	f := sys.ProcStat(p.Pid)
 	if p.Pid <= 0 || len(f) < 20 || f[19] != strconv.FormatUint(p.StartTime, 10) {
 		return true // gone
 	}
-	const exiting = 0x4 // PF_EXITING of linux/sched.h
-	flags, err := strconv.ParseUint(f[6], 10, 64)
-	if f[0] == "Z" || f[0] == "X" || err == nil && flags&exiting != 0 {
+	if sys.Exiting(f) {
 		return true
 	}
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(p.Pid) + "/status")

@@ -21,8 +21,8 @@
 // # Who does what
 //
 // A container that runs belongs to its monitor: the mount of its layers is made in the monitor's mount namespace, its
-// processes are children of it, and with user namespaces in play nobody else has power over them (all lamina commands
-// have one of their own). So a command asks, through the socket:
+// processes are children of it, and with user namespaces in play nobody else has power over them (lamina's commands
+// have one of their own, or none). So a command asks, through the socket:
 //
 //	command                                monitor
 //	flock monitor.lock, write a byte

@@ -27,7 +27,9 @@ const argExpected = "expected"
 // Expected is a monitor that has been started for a container that is about to be made.
 type Expected struct {
 	id   string
-	conn <-chan *conn // one, nil where it could not be started
+	done chan struct{} // closed when it is there, or will not be
+	conn *conn         // after done; nil where it could not be started
+	err  error         // after done: why
 }
 
 // here is the first message to an expected monitor: its container is made. monitor.lock comes with it.
@@ -39,18 +41,23 @@ type here struct{}
 // Preconditions: those of Open; root is a store.
 func Expect(root string, o Options) *Expected {
 	s := &Store{root: root, o: o}
-	e := &Expected{id: newID()}
-	c := make(chan *conn, 1)
-	e.conn = c
+	e := &Expected{id: newID(), done: make(chan struct{})}
 	go func() {
+		defer close(e.done)
 		s.fill()
-		con, err := s.spawn(modeRun, e.id, nil)
-		if err != nil {
-			con = nil
-		}
-		c <- con
+		e.conn, e.err = s.spawn(modeRun, e.id, nil)
 	}()
 	return e
+}
+
+// Drop ends the monitor where no container was started. Nil is fine.
+func (e *Expected) Drop() {
+	if e == nil {
+		return
+	}
+	if <-e.done; e.err == nil {
+		_ = e.conn.Close() // it waits for nothing else
+	}
 }
 
 // Expect does so in a store that is open already.
@@ -72,13 +79,18 @@ func (s *Store) nextID() string {
 
 // Unexpect ends the monitor where no container was started.
 func (s *Store) Unexpect() {
-	if s.expected == nil {
-		return
-	}
-	if con := <-s.expected.conn; con != nil {
-		_ = con.Close() // it waits for nothing else
-	}
+	s.expected.Drop()
 	s.expected = nil
+}
+
+// expectOutside waits, outside, until the monitor that Expect has started is there: nobody else has the IDs that a container needs.
+// Errors: why it could not be started.
+func (s *Store) expectOutside() error {
+	if entered() || s.expected == nil {
+		return nil
+	}
+	<-s.expected.done
+	return s.expected.err
 }
 
 // monitorFor starts the container's monitor, or tells the one that is expected.
@@ -88,12 +100,11 @@ func (c *Container) monitorFor(lock *os.File) (*conn, error) {
 		return c.s.spawn(modeRun, c.r.ID, lock)
 	}
 	c.s.expected = nil
-	con := <-e.conn
-	if con != nil && con.send(here{}, lock) == nil {
-		return con, nil
-	}
-	if con != nil {
-		_ = con.Close() // it has died
+	if <-e.done; e.err == nil {
+		if e.conn.send(here{}, lock) == nil {
+			return e.conn, nil
+		}
+		_ = e.conn.Close() // it has died
 	}
 	return c.s.spawn(modeRun, c.r.ID, lock)
 }

@@ -19,6 +19,8 @@ var (
 	faultRecorded = fault.New("container.recorded") // state.json says running
 	faultExecuted = fault.New("container.executed") // the command is executed
 
+	faultPaused = fault.New("container.paused") // state.json says paused
+
 	faultEnded     = fault.New("container.ended")     // it has ended; cgroup and network are gone
 	faultUnmounted = fault.New("container.unmounted") // so is the mount
 	faultFinal     = fault.New("container.final")     // state.json says exited

@@ -129,7 +129,8 @@ func (c *Container) sizeRw() (int64, error) {
 
 func treeSize(fd int, counted map[uint64]bool) (n int64, err error) {
 	var names []string
-	if err := sys.ReadDir(fd, func(e sys.Dirent) { names = append(names, e.Name) }); err != nil {
+	err = sys.ReadDir(fd, func(e sys.Dirent) { names = append(names, e.Name) })
+	if err != nil && err != unix.ENOENT { // which the kernel says of a directory that was removed meanwhile
 		return 0, err
 	}
 	for _, name := range names {

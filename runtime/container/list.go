@@ -12,8 +12,10 @@ import (
 
 	"github.com/docker/go-units"
 	api "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/network"
+	mobynet "github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/laminafs/lamina/runtime/network"
 )
 
 // ListOptions say which containers List returns, as those of docker ps.
@@ -24,7 +26,7 @@ type ListOptions struct {
 
 	// Filters has values by key; a container must match one value of every key. Keys, as docker ps has them: id, name
 	// (a regular expression), label (key or key=value), exited (exit code), status, ancestor (image name or ID, also of
-	// an image it was built from), before, since (a container), volume (name or destination), network (mode), publish,
+	// an image it was built from), before, since (a container), volume (name or destination), network (as --network has it), publish,
 	// expose (port[/proto], or a range), health (none).
 	Filters map[string][]string
 }
@@ -125,9 +127,9 @@ func (s *state) text(now time.Time) string {
 }
 
 // portList is the ports as docker ps has them: published ones, and those that are exposed only.
-func portList(exposed network.PortSet, st *state) []api.PortSummary {
+func portList(exposed mobynet.PortSet, st *state) []api.PortSummary {
 	list := []api.PortSummary{}
-	published := map[network.Port]bool{}
+	published := map[mobynet.Port]bool{}
 	if st.running() {
 		for p, bindings := range st.Ports {
 			for _, b := range bindings {
@@ -231,6 +233,9 @@ func (s *Store) oneFilter(key, value string) (matcher, error) {
 			})
 		}, nil
 	case "network":
+		if value != "" && network.IsDefault(value) {
+			value = string(network.Private)
+		}
 		return func(c seen) bool { return string(c.r.HostConfig.NetworkMode) == value }, nil
 	case "publish", "expose":
 		return portFilter(key, value)
@@ -267,7 +272,7 @@ func (s *Store) ancestorFilter(value string) (matcher, error) {
 }
 
 func portFilter(key, value string) (matcher, error) {
-	ports, err := network.ParsePortRange(value)
+	ports, err := mobynet.ParsePortRange(value)
 	if err != nil {
 		return nil, fail(ErrInvalid, "invalid filter '%s=%s': %v", key, value, err)
 	}

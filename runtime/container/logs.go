@@ -2,7 +2,6 @@ package container
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,20 +38,19 @@ func (c *Container) Logs(ctx context.Context, o LogsOptions) error {
 	if conf.none {
 		return fail(ErrInvalid, "configured logging driver does not support reading")
 	}
-	p := &logPrinter{o: o, begun: map[string]bool{}}
-	tail, pos, err := c.readLogs(o, conf, p)
+	files, err := c.openLogs(conf)
 	if err != nil {
 		return err
 	}
-	for _, e := range tail {
-		if err := p.print(e); err != nil {
-			return err
-		}
+	p := &logPrinter{o: o, begun: map[string]bool{}}
+	pos, err := p.printFiles(files)
+	if err == nil && o.Follow {
+		return c.followLogs(ctx, p, pos)
 	}
-	if !o.Follow {
-		return nil
+	if pos.f != nil {
+		_ = pos.f.Close() // read-only
 	}
-	return c.followLogs(ctx, p, pos)
+	return err
 }
 
 // logPosition is how far a log was read: the file, and the offset in bytes.
@@ -61,98 +59,98 @@ type logPosition struct {
 	off int64
 }
 
-// readLogs reads what is there, the oldest file first. Without a tail it prints as it reads. pos is open where the
-// caller follows.
-func (c *Container) readLogs(o LogsOptions, conf logConfig, p *logPrinter) (tail []logEntry, pos *logPosition, err error) {
-	pos = &logPosition{}
-	last := lastLines{n: o.Tail}
-	for i := conf.maxFiles - 1; i >= 0; i-- {
+// openLogs opens the files of the log that are there, the oldest first.
+func (c *Container) openLogs(conf logConfig) (files []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(files)
+		}
+	}()
+	// The newest first: one that is renamed meanwhile is found twice, and none is left out.
+	for i := range conf.maxFiles {
 		f, err := os.Open(rotated(c.logPath(), i))
 		if missing(err) {
 			continue
 		}
 		if err != nil {
-			return nil, nil, err
+			return files, err
 		}
-		off, err := readLog(f, 0, func(e logEntry) error {
-			switch {
-			case !p.wants(e):
-				return nil
-			case o.Tail < 0:
-				return p.print(e)
+		files = append(files, f)
+		if n := len(files); n > 1 {
+			before, err1 := files[n-2].Stat()
+			is, err2 := f.Stat()
+			if err := errors.Join(err1, err2); err != nil {
+				return files, err
 			}
-			last.add(e)
-			return nil
+			if os.SameFile(before, is) {
+				_ = f.Close() // read-only
+				files = files[:n-1]
+			}
+		}
+	}
+	slices.Reverse(files)
+	return files, nil
+}
+
+// printFiles prints what is in the files, the oldest first, and closes them, but for the newest one: pos is how far that was read.
+func (p *logPrinter) printFiles(files []*os.File) (pos *logPosition, err error) {
+	pos = &logPosition{}
+	if n := len(files); n > 0 {
+		pos.f = files[n-1]
+		defer closeAll(files[:n-1])
+	}
+	if p.o.Tail >= 0 {
+		pos.off, err = p.printTail(files)
+		return pos, err
+	}
+	for _, f := range files {
+		pos.off, err = readLog(f, 0, func(e logEntry, _ int64) error {
+			if !p.wants(e) {
+				return nil
+			}
+			return p.print(e)
 		})
 		if err != nil {
-			_ = f.Close() // read-only
-			return nil, nil, err
-		}
-		if i == 0 && o.Follow {
-			pos.f, pos.off = f, off
-		} else {
-			_ = f.Close() // read-only
+			return pos, err
 		}
 	}
-	return last.entries(), pos, nil
+	return pos, nil
 }
-
-// lastLines are the last n lines of those added; the parts of a long line count as one.
-type lastLines struct {
-	n     int
-	list  []logEntry
-	first int // the entries before it are dropped
-	whole int // entries from first on that end a line
-}
-
-func (l *lastLines) add(e logEntry) {
-	if l.n == 0 {
-		return
-	}
-	l.list = append(l.list, e)
-	lines := l.whole + 1
-	if e.endsLine() {
-		l.whole++
-	}
-	if lines <= l.n {
-		return
-	}
-	for !l.list[l.first].endsLine() {
-		l.first++
-	}
-	l.first++
-	l.whole--
-	if l.first > len(l.list)/2 { // as many are moved as were added since the last time
-		l.list, l.first = slices.Delete(l.list, 0, l.first), 0
-	}
-}
-
-func (l *lastLines) entries() []logEntry { return l.list[l.first:] }
 
 // endsLine tells whether the entry is not the beginning of a longer line.
 func (e *logEntry) endsLine() bool { return strings.HasSuffix(e.Log, "\n") }
 
-// readLog reads whole lines of a log from off on and returns where it stopped. A line that is just being written is
-// left for later.
-func readLog(f *os.File, off int64, fn func(logEntry) error) (int64, error) {
+// maxEntry bounds an entry in the log, in bytes: each byte of a part may be written as six, "\u0000".
+const maxEntry = 8 * maxLine
+
+// readLog reads whole entries of a log from off on and returns where it stopped; at is the offset of an entry. One that is just
+// being written is left for later.
+func readLog(f *os.File, off int64, fn func(e logEntry, at int64) error) (int64, error) {
 	if _, err := f.Seek(off, io.SeekStart); err != nil {
 		return off, err
 	}
-	r := bufio.NewReaderSize(f, 64<<10)
-	for {
-		line, err := r.ReadBytes('\n')
-		if err == io.EOF {
+	r := bufio.NewReaderSize(f, maxEntry)
+	at := off
+	for skip := false; ; {
+		line, err := r.ReadSlice('\n')
+		at += int64(len(line))
+		switch {
+		case err == bufio.ErrBufferFull:
+			skip = true // what a crash of the machine left may be of any length
+			continue
+		case err == io.EOF:
 			return off, nil
-		}
-		if err != nil {
+		case err != nil:
 			return off, err
 		}
-		off += int64(len(line))
+		begun := off
+		off = at
 		var e logEntry
-		if json.Unmarshal(bytes.TrimRight(line, "\n"), &e) != nil {
-			continue // what a crash of the machine left
+		if skip || json.Unmarshal(line, &e) != nil {
+			skip = false
+			continue // the same
 		}
-		if err := fn(e); err != nil {
+		if err := fn(e, begun); err != nil {
 			return off, err
 		}
 	}
@@ -205,7 +203,7 @@ func (c *Container) followLogs(ctx context.Context, p *logPrinter, pos *logPosit
 
 // readMore prints what has come, across rotations: a file that was renamed is read to its end first.
 func (c *Container) readMore(p *logPrinter, pos *logPosition) error {
-	show := func(e logEntry) error {
+	show := func(e logEntry, _ int64) error {
 		if !p.o.Until.IsZero() && e.Time.After(p.o.Until) {
 			return errLogEnd
 		}

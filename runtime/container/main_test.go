@@ -52,7 +52,14 @@ func TestMain(m *testing.M) {
 // commandMain is lamina ROOT LAMINAFS COMMAND ARG.
 func commandMain(args []string) int {
 	root := args[0]
+	o := Options{RunDir: filepath.Join(root, "run"), Laminafs: args[1]}
 	if os.Geteuid() != 0 {
+		if args[2] == "run" && os.Getenv(envSingle) == "" {
+			if c, ra, err := tryRun(root, o, args[3:]); err == nil {
+				code, err := start(c, ra)
+				return ended(code, err)
+			}
+		}
 		if err := ReapOutside(root); err != nil {
 			fmt.Fprintln(os.Stderr, "reap:", err)
 			return 125
@@ -71,15 +78,49 @@ func commandMain(args []string) int {
 		}
 		return code
 	}
-	s, err := Open(root, Options{RunDir: filepath.Join(root, "run"), Laminafs: args[1]})
+	s, err := Open(root, o)
+	if err != nil {
+		return ended(0, err)
+	}
+	return ended(do(s, args[2], args[3:]))
+}
+
+func ended(code int, err error) int {
 	if err == nil {
-		var code int
-		if code, err = do(s, args[2], args[3:]); err == nil {
-			return code
-		}
+		return code
 	}
 	fmt.Fprintln(os.Stderr, err)
 	return ExitCode(err)
+}
+
+// tryRun is what run does of an ordinary user who is in no user namespace, as far as that goes.
+func tryRun(root string, o Options, args []string) (c *Container, ra runArg, err error) {
+	if err = json.Unmarshal([]byte(args[1]), &ra); err != nil {
+		return nil, ra, err
+	}
+	s, err := Open(root, o)
+	if err != nil {
+		return nil, ra, err
+	}
+	s.Expect()
+	if c, _, err = s.Create(context.Background(), ra.Create); err != nil {
+		s.Unexpect()
+	}
+	return c, ra, err
+}
+
+// start starts what run has made.
+func start(c *Container, ra runArg) (int, error) {
+	ctx := context.Background()
+	sess, err := c.Start(ctx, StartOptions{Streams: ra.streams(), Foreground: !ra.Detach})
+	if err != nil {
+		return 0, err
+	}
+	if ra.Detach {
+		fmt.Println(c.ID())
+		return 0, nil
+	}
+	return sess.Wait(ctx)
 }
 
 // runArg is the argument of run, create and exec.
@@ -149,15 +190,7 @@ func do(s *Store, op string, args []string) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		sess, err := c.Start(ctx, StartOptions{Streams: ra.streams(), Foreground: !ra.Detach})
-		if err != nil {
-			return 0, err
-		}
-		if ra.Detach {
-			fmt.Println(c.ID())
-			return 0, nil
-		}
-		return sess.Wait(ctx)
+		return start(c, ra)
 	case "start":
 		_, err := c.Start(ctx, StartOptions{})
 		return 0, err

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ import (
 const MonitorArg0 = "lamina-monitor"
 
 // monitorVersion is os.Args[6]: of the arguments, and of the messages that follow them. lamina-monitor is a program of its own.
-const monitorVersion = "1"
+const monitorVersion = "3"
 
 // The descriptors that a monitor is started with.
 const (
@@ -73,6 +74,7 @@ type monitor struct {
 	lastStats *api.StatsResponse
 	policy    api.RestartPolicy
 	limits    api.Resources // of the next run: update changes them
+	pauses    int           // how many there have been, to tell one from the next
 }
 
 // run is one life of the container's command.
@@ -84,6 +86,7 @@ type run struct {
 	console *os.File // the master of its terminal; nil without
 	copiers sync.WaitGroup
 	readers []*os.File
+	taken   [2]atomic.Int64 // bytes of output, by stream
 	started time.Time
 	done    chan struct{} // closed when it has ended and its output is passed on; exitCode is set
 	told    chan struct{} // closed when that is on disk
@@ -159,6 +162,7 @@ func (m *monitor) main(first *conn) int {
 		m.leave()
 		return 125
 	}
+	lock, files := req.take("lock", files)
 	m.st, err = m.c.state()
 	if err == nil {
 		m.log, err = openLog(m.c.logPath(), m.logConfig())
@@ -166,6 +170,7 @@ func (m *monitor) main(first *conn) int {
 	if err != nil {
 		closeAll(files)
 		m.leave()
+		m.notStarted(lock)
 		_ = first.send(reply{Error: packError(err)})
 		return 125
 	}
@@ -175,14 +180,16 @@ func (m *monitor) main(first *conn) int {
 	listener, err := m.prepare(req.Console)
 	if err != nil {
 		m.abort(err)
+		m.notStarted(lock)
 		sess.fail(err)
-		m.autoRemove() // who started us has the lock, and does it first if he lives
 		m.reapTree()
 		return 125
 	}
+	_ = lock.Close() // nil is fine: who started us lets go of it when he knows
 	_ = first.send(reply{Event: eventStarted, Pid: m.st.Init.Pid})
 	var sessions sync.WaitGroup
-	sessions.Go(func() { sess.serve() })
+	r := m.run // before supervise: it may be a short one
+	sessions.Go(func() { sess.serve(r) })
 	go m.accept(listener, &sessions)
 	go m.watchTree(m.union)
 	go func() {
@@ -350,6 +357,14 @@ func (m *monitor) leave() {
 	m.lock = nil
 }
 
+// notStarted removes a container with --rm that could not be started: lock is its own.
+func (m *monitor) notStarted(lock *os.File) {
+	if lock != nil {
+		_ = m.c.removeLocked(true) // what it leaves is swept by the next command
+		_ = lock.Close()
+	}
+}
+
 // autoRemove is --rm.
 func (m *monitor) autoRemove() {
 	if !m.c.r.HostConfig.AutoRemove {
@@ -371,8 +386,7 @@ func (m *monitor) supervise() {
 		r := m.run
 		m.mu.Unlock()
 		<-r.done
-		m.end(r)
-		again := m.restarts(r)
+		again := m.end(r)
 		m.told(r, again)
 		if !again {
 			return
@@ -415,10 +429,8 @@ func nextDelay(last, ran time.Duration) time.Duration {
 	return min(2*last, longestWait)
 }
 
-// restarts tells whether the restart policy begins another run.
-func (m *monitor) restarts(r *run) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// restartsLocked tells whether the restart policy begins another run.
+func (m *monitor) restartsLocked(r *run) bool {
 	if m.manual {
 		return false
 	}
@@ -431,8 +443,8 @@ func (m *monitor) restarts(r *run) bool {
 	return false
 }
 
-// end takes away what the run had.
-func (m *monitor) end(r *run) {
+// end takes away what the run had, and tells whether another one begins.
+func (m *monitor) end(r *run) (again bool) {
 	var errs []error
 	if r.net != nil {
 		r.net.Close()
@@ -456,6 +468,10 @@ func (m *monitor) end(r *run) {
 	if err := errors.Join(errs...); err != nil {
 		m.st.Error = err.Error()
 	}
+	if again = m.restartsLocked(r); again {
+		m.st.Status = api.StateRestarting
+	}
+	return again
 }
 
 // told writes down that the run has ended. What is final is written by finish.
@@ -464,7 +480,6 @@ func (m *monitor) told(r *run, again bool) {
 	waiters := m.waiters
 	m.waiters = nil
 	if again {
-		m.st.Status = api.StateRestarting
 		_ = writeState(m.c.dir(), m.st) // the next one is written soon
 	}
 	m.mu.Unlock()
@@ -475,10 +490,13 @@ func (m *monitor) told(r *run, again bool) {
 		close(r.told)
 		return
 	}
-	go func() {
-		<-m.over
-		close(r.told)
-	}()
+	go m.tellAtEnd(r)
+}
+
+// tellAtEnd lets those know of the run's end who are to hear of it when all is at an end.
+func (m *monitor) tellAtEnd(r *run) {
+	<-m.over
+	close(r.told)
 }
 
 // finish ends it all: when it returns the container is as if no monitor had been.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +18,10 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/laminafs/lamina/internal/beside"
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/cgroup"
 	"github.com/laminafs/lamina/runtime/sandbox"
+	"github.com/laminafs/lamina/runtime/volume"
 )
 
 // streamPatience is how long after the end of a container its output may take to end, as in Docker: somebody outside
@@ -34,11 +37,19 @@ func (m *monitor) begin(console [2]uint) (err error) {
 	}
 	r := &run{done: make(chan struct{}), told: make(chan struct{})}
 	defer func() {
-		if err != nil {
-			m.mu.Lock()
-			m.run = nil
-			m.mu.Unlock()
-			r.undo()
+		if err == nil {
+			return
+		}
+		m.mu.Lock()
+		known := m.run == r
+		m.run = nil
+		m.mu.Unlock()
+		r.undo()
+		if known { // to who attaches, too
+			r.exitCode = ExitCode(err)
+			m.out.end()
+			close(r.done)
+			go m.tellAtEnd(r)
 		}
 	}()
 	m.mu.Lock()
@@ -55,6 +66,7 @@ func (m *monitor) begin(console [2]uint) (err error) {
 	if err != nil {
 		return err
 	}
+	go m.warm(spec.Process)
 	stdio, theirs, err := m.stdio(r, spec)
 	defer closeAll(theirs)
 	if err != nil {
@@ -237,7 +249,7 @@ func (m *monitor) stdio(r *run, spec *specs.Spec) (stdio [3]*os.File, theirs []*
 	}
 	// A command that is not root opens /dev/stdout anew, as runc lets it.
 	for _, f := range theirs {
-		if fd, err := rawFd(f); err == nil {
+		if fd, err := sys.Descriptor(f); err == nil {
 			_ = unix.Fchown(fd, int(outside(spec.Process.User.UID, m.c.r.UIDMap)), -1)
 		}
 	}
@@ -274,14 +286,15 @@ func pipe(oursReads bool) (r, w *os.File, err error) {
 
 // copyOutput passes on what the container writes.
 func (m *monitor) copyOutput(r *run, terminal bool) {
+	m.out.begin()
 	if terminal {
-		r.copiers.Go(func() { m.copy(r.console, "stdout") })
+		r.copiers.Go(func() { m.copy(r.console, "stdout", &r.taken[0]) })
 		return
 	}
 	for i, stream := range []string{"stdout", "stderr"} {
 		f := r.readers[i]
 		r.copiers.Go(func() {
-			m.copy(f, stream)
+			m.copy(f, stream, &r.taken[i])
 			_ = f.Close() // nothing more comes
 		})
 	}
@@ -289,12 +302,13 @@ func (m *monitor) copyOutput(r *run, terminal bool) {
 
 // copy passes on one stream until it ends. A terminal ends with EIO. A log that cannot be written, on a full disk for
 // example, does not stop the container.
-func (m *monitor) copy(from io.Reader, stream string) {
+func (m *monitor) copy(from io.Reader, stream string, taken *atomic.Int64) {
 	w := &lines{log: m.log, stream: stream, now: time.Now}
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
+			taken.Add(int64(n))
 			_ = w.write(buf[:n])
 			m.out.write(stream, buf[:n])
 		}
@@ -325,14 +339,42 @@ func (m *monitor) wait(r *run) {
 	select {
 	case <-copied:
 	case <-time.After(streamPatience):
+		r.drain()
 		closeAll(r.readers)
 		if r.console != nil {
 			_ = r.console.Close() // somebody outside holds the terminal
 		}
 		<-copied
 	}
-	m.out.reset()
+	m.out.end()
 	close(r.done)
+}
+
+// maxPipe is the most that a pipe holds, in bytes, where nobody has raised the limit (pipe(7), pipe-max-size).
+const maxPipe = 1 << 20
+
+// drain waits until what the container has written is taken, by a disk that is slow to take the log. What somebody outside goes
+// on to write is no part of that.
+func (r *run) drain() {
+	from := r.readers
+	if r.console != nil {
+		from = []*os.File{r.console}
+	}
+	for i, f := range from {
+		for begin := r.taken[i].Load(); unread(f) > 0 && r.taken[i].Load()-begin < maxPipe; {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+// unread is how many bytes wait in a pipe or terminal: none where it is closed.
+func unread(f *os.File) int {
+	fd, err := sys.Descriptor(f)
+	if err != nil {
+		return 0
+	}
+	n, _ := unix.IoctlGetInt(fd, unix.TIOCINQ) // FIONREAD; 0 with an error
+	return n
 }
 
 // volume is the directory of a volume, made anew where it was removed, and filled from the image when it is new.
@@ -344,10 +386,11 @@ func (m *monitor) volume(v mountRecord) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if o, err := m.volumeMount(v); err != nil || o != nil {
-		return dir, err // the machine's directory, or memory
+	o, err := m.volumeMount(v)
+	if err != nil || o != nil && o.Type == volume.Tmpfs {
+		return dir, err
 	}
-	if uid, gid := int(outside(0, m.c.r.UIDMap)), int(outside(0, m.c.r.GIDMap)); uid != 0 || gid != 0 {
+	if uid, gid := int(outside(0, m.c.r.UIDMap)), int(outside(0, m.c.r.GIDMap)); o == nil && (uid != 0 || gid != 0) {
 		// The container's root is another one than ours: what nobody has written to is his.
 		if names, err := os.ReadDir(dir); err == nil && len(names) == 0 {
 			if err := os.Chown(dir, uid, gid); err != nil {

@@ -11,6 +11,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/sandbox"
 )
 
@@ -91,7 +92,12 @@ func (m *monitor) startExec(req request, files []*os.File) (p *sandbox.Process, 
 	}
 	proc, err := m.execProcess(spec, req.Exec)
 	if err != nil {
-		return nil, nil, err
+		select {
+		case <-r.sandbox.Done():
+			return nil, nil, m.c.notRunning() // the tree that was looked into is just being taken away
+		default:
+			return nil, nil, err
+		}
 	}
 	var stdio [3]*os.File
 	for i, f := range files {
@@ -101,21 +107,25 @@ func (m *monitor) startExec(req request, files []*os.File) (p *sandbox.Process, 
 	}
 	for _, f := range stdio {
 		if f != nil {
-			if fd, err := rawFd(f); err == nil {
+			if fd, err := sys.Descriptor(f); err == nil {
 				_ = unix.Fchown(fd, int(outside(proc.User.UID, m.c.r.UIDMap)), -1) // /dev/stdout is opened anew
 			}
 		}
 	}
 	p, err = r.sandbox.Exec(proc, stdio, func(master *os.File) { console = master })
 	if err != nil {
-		return nil, nil, execFailed(err)
+		closeAll([]*os.File{console})
+		return nil, nil, m.c.execFailed(err)
 	}
 	return p, console, nil
 }
 
 // execFailed gives the error of an exec its exit status. A working directory is as a command: 127 for one that is not
-// there, 126 for one that cannot be had. Source: moby daemon/errors.go, setExitCodeFromError.
-func execFailed(err error) error {
+// there, 126 for one that cannot be had. Errors: ErrNotRunning. Source: moby daemon/errors.go, setExitCodeFromError.
+func (c *Container) execFailed(err error) error {
+	if errors.Is(err, os.ErrProcessDone) {
+		return c.notRunning()
+	}
 	var e *sandbox.StageError
 	if !errors.As(err, &e) || e.Stage != sandbox.StageCwd {
 		return startError(err)

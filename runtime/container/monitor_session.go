@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	api "github.com/moby/moby/api/types/container"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // session is a client that is attached to the container.
@@ -22,7 +24,7 @@ type session struct {
 	fore  bool     // the container ends with it
 }
 
-// attach takes a client's streams, from now on.
+// attach takes a client's streams, from now on. While m.mu is held it is known of which run they are.
 func (m *monitor) attach(c *conn, req request, files []*os.File) *session {
 	s := &session{m: m, c: c, start: req.Op == opStart, fore: req.Foreground}
 	for i, f := range files {
@@ -43,7 +45,7 @@ func (m *monitor) attach(c *conn, req request, files []*os.File) *session {
 
 // pollable is the file with reads and writes that Close ends. Its end of the pipe is ours alone.
 func pollable(f *os.File) *os.File {
-	fd, err := rawFd(f)
+	fd, err := sys.Descriptor(f)
 	if err != nil {
 		return f
 	}
@@ -74,14 +76,11 @@ func (s *session) drop() {
 	}
 }
 
-// serve is the life of the session: until the run ends, or the client goes.
-func (s *session) serve() {
+// serve is the life of the session: until the run ends, or the client goes. r is nil after the last one.
+func (s *session) serve(r *run) {
 	m := s.m
 	defer s.c.Close()
-	m.mu.Lock()
-	r := m.run
-	m.mu.Unlock()
-	if r == nil { // it has ended already
+	if r == nil {
 		s.drop()
 		<-m.over
 		m.mu.Lock()
@@ -148,7 +147,7 @@ func resize(console *os.File, size [2]uint) {
 	if console == nil || size == [2]uint{} {
 		return
 	}
-	if fd, err := rawFd(console); err == nil {
+	if fd, err := sys.Descriptor(console); err == nil {
 		_ = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(size[0]), Col: uint16(size[1])})
 	}
 }
@@ -178,9 +177,9 @@ func (m *monitor) handle(c *conn) {
 	}
 	if req.Op == opAttach {
 		m.mu.Lock()
-		status := m.st.Status
-		m.mu.Unlock()
+		status, r := m.st.Status, m.run
 		s := m.attach(c, req, files)
+		m.mu.Unlock()
 		switch status {
 		case api.StatePaused:
 			s.fail(fail(ErrConflict, "You cannot attach to a paused container, unpause it first"))
@@ -192,7 +191,7 @@ func (m *monitor) handle(c *conn) {
 		if c.send(reply{Event: eventStarted}) != nil {
 			s.drop()
 		}
-		s.serve()
+		s.serve(r)
 		return
 	}
 	defer c.Close()
@@ -201,6 +200,10 @@ func (m *monitor) handle(c *conn) {
 		return
 	}
 	defer closeAll(files)
+	if req.Op == opHold {
+		m.hold(c)
+		return
+	}
 	result, err := m.do(c, req, files)
 	if r, err := replyWith(result, err); err == nil {
 		_ = c.send(r) // who has gone does not care
@@ -238,9 +241,10 @@ func (m *monitor) do(c *conn, req request, files []*os.File) (any, error) {
 	case opWait:
 		return m.waitFor(c, req.Next)
 	case opPause:
-		return nil, m.pause()
+		_, err := m.pause()
+		return nil, err
 	case opUnpause:
-		return nil, m.unpause()
+		return nil, m.unpause(0)
 	case opResize:
 		r, err := m.running()
 		if err == nil {
@@ -301,7 +305,7 @@ func (m *monitor) signal(sig unix.Signal) error {
 		m.thaw(r)
 		<-m.over
 	} else if ends {
-		if err := m.unpause(); !errors.Is(err, ErrConflict) { // it need not be paused, or run any more
+		if err := m.unpause(0); !errors.Is(err, ErrConflict) { // it need not be paused, or run any more
 			return err
 		}
 	}
@@ -371,12 +375,10 @@ func (m *monitor) stop(sig unix.Signal, seconds int) error {
 // waitFor waits for an exit, or for the last one.
 func (m *monitor) waitFor(c *conn, next bool) (any, error) {
 	exit := make(chan int, 1)
-	over := m.over
 	if next {
 		m.mu.Lock()
 		m.waiters = append(m.waiters, exit)
 		m.mu.Unlock()
-		over = nil
 	}
 	gone := make(chan struct{})
 	go func() {
@@ -389,7 +391,7 @@ func (m *monitor) waitFor(c *conn, next bool) (any, error) {
 	select {
 	case code := <-exit:
 		return exitCode(code), nil
-	case <-over:
+	case <-m.over: // who asks for the next one and comes too late for the last hears of that
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return exitCode(m.st.ExitCode), nil
@@ -398,31 +400,54 @@ func (m *monitor) waitFor(c *conn, next bool) (any, error) {
 	}
 }
 
-func (m *monitor) pause() error {
+// hold keeps the container paused for a client: until it has done what it wanted to, or has died over it.
+func (m *monitor) hold(c *conn) {
+	pause, err := m.pause()
+	_ = c.send(reply{Event: eventDone, Error: packError(err)}) // who has gone is seen next
+	if err != nil {
+		return
+	}
+	files, _ := c.receive(&request{})
+	closeAll(files)
+	err = m.unpause(pause)
+	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotRunning) {
+		err = nil // it goes on already, or has ended
+	}
+	_ = c.send(reply{Event: eventDone, Error: packError(err)}) // who has gone does not care
+}
+
+// pause freezes the container. The number that it returns, from 1, tells this pause from the next.
+func (m *monitor) pause() (number int, err error) {
 	r, err := m.running()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.st.Status == api.StatePaused {
-		return fail(ErrConflict, "Container %s is already paused", m.c.r.ID)
+		return 0, fail(ErrConflict, "Container %s is already paused", m.c.r.ID)
 	}
 	if err := r.group.Freeze(); err != nil {
-		return err
+		return 0, err
 	}
 	m.st.Status = api.StatePaused
-	return writeState(m.c.dir(), m.st)
+	if err := errors.Join(writeState(m.c.dir(), m.st), faultPaused.Hit()); err != nil {
+		m.st.Status = api.StateRunning // one that nobody knows to be paused would stay so
+		return 0, errors.Join(err, r.group.Thaw())
+	}
+	m.pauses++
+	return m.pauses, nil
 }
 
-func (m *monitor) unpause() error {
+// unpause ends the pause of that number, or with 0 whichever there is.
+func (m *monitor) unpause(number int) error {
 	r, err := m.running()
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.st.Status != api.StatePaused {
+	if m.st.Status != api.StatePaused || number != 0 && number != m.pauses {
 		return fail(ErrConflict, "Container %s is not paused", m.c.r.ID)
 	}
 	if err := r.group.Thaw(); err != nil {
@@ -436,13 +461,13 @@ func (m *monitor) unpause() error {
 func (m *monitor) update(u *api.UpdateConfig) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if u.RestartPolicy.Name != "" {
-		m.policy = u.RestartPolicy
-	}
 	if m.run != nil {
 		if err := m.run.group.Update(resources(&u.Resources, nil)); err != nil {
 			return err
 		}
+	}
+	if u.RestartPolicy.Name != "" {
+		m.policy = u.RestartPolicy
 	}
 	updateResources(&m.limits, &u.Resources)
 	return nil

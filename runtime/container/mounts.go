@@ -12,6 +12,8 @@ import (
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+
+	"github.com/laminafs/lamina/runtime/sandbox"
 )
 
 // volumeLetters is what Docker allows in names of volumes.
@@ -70,7 +72,15 @@ func mountsOf(config *api.Config, h *api.HostConfig, inherited map[string]wanted
 	}
 	all := make([]wantedMount, 0, len(byDest))
 	for _, dest := range sortedKeys(byDest) {
-		all = append(all, byDest[dest])
+		m := byDest[dest]
+		bound := m.Source
+		if m.Type != mount.TypeBind {
+			bound = ""
+		}
+		if err := sandbox.CheckProcTarget(dest, bound); err != nil {
+			return nil, fail(ErrInvalid, "%v", err)
+		}
+		all = append(all, m)
 	}
 	// A mount below another one is made after it.
 	slices.SortStableFunc(all, func(a, b wantedMount) int {
@@ -92,6 +102,14 @@ func destination(spec, dest string) (string, error) {
 		return "", fail(ErrInvalid, "invalid volume specification: '%s': destination can't be '/'", spec)
 	}
 	return clean, nil
+}
+
+// modeKind has the modes of -v, and what each is about: Docker takes one mode of a kind.
+var modeKind = map[string]string{
+	"rw": "write", "ro": "write", "z": "label", "Z": "label", "nocopy": "copy", "bind-nonrecursive": "recursive",
+	"private": "propagation", "rprivate": "propagation", "slave": "propagation", "rslave": "propagation",
+	"shared": "propagation", "rshared": "propagation",
+	"cached": "consistency", "consistent": "consistency", "delegated": "consistency",
 }
 
 // parseBind reads -v SOURCE:DESTINATION[:MODE].
@@ -116,9 +134,14 @@ func parseBind(spec string) (wantedMount, error) {
 	recursive, copyUp, propagation := true, true, mount.PropagationRPrivate
 	if len(f) == 3 {
 		m.Mode = f[2]
+		given := map[string]bool{}
 		for _, o := range strings.Split(f[2], ",") {
+			kind := modeKind[o]
+			if kind == "" || given[kind] {
+				return bad(": invalid mode: " + f[2])
+			}
+			given[kind] = true
 			switch o {
-			case "rw", "z", "Z", "rprivate", "private", "cached", "consistent", "delegated":
 			case "ro":
 				m.RW = false
 			case "nocopy":
@@ -129,12 +152,13 @@ func parseBind(spec string) (wantedMount, error) {
 				propagation = mount.Propagation(o)
 			case "shared", "rshared":
 				return bad(notShared)
-			default:
-				return bad(": invalid mode: " + f[2])
 			}
 		}
 	}
 	if path.IsAbs(f[0]) {
+		if !copyUp {
+			return bad(": nocopy is for a volume")
+		}
 		m.Type, m.Source, m.makeDir, m.Propagation = mount.TypeBind, filepath.Clean(f[0]), true, propagation
 	} else {
 		if !volumeLetters().MatchString(f[0]) {
@@ -214,6 +238,12 @@ func parseMount(spec mount.Mount) (wantedMount, error) {
 			recursive, m.makeDir = !o.NonRecursive, o.CreateMountpoint
 		}
 		m.Options = bindOptions(m.RW, recursive, m.Propagation)
+		if o := spec.BindOptions; o != nil && o.ReadOnlyNonRecursive {
+			if m.RW {
+				return bad("mount options conflict: ReadOnlyNonRecursive && !ReadOnly")
+			}
+			m.Options = append(m.Options, "ro-non-recursive")
+		}
 	case mount.TypeVolume:
 		if spec.Source != "" && !volumeLetters().MatchString(spec.Source) {
 			return bad("volume name %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", spec.Source)
@@ -229,7 +259,10 @@ func parseMount(spec mount.Mount) (wantedMount, error) {
 			if o.Subpath != "" && !filepath.IsLocal(o.Subpath) {
 				return bad("subpath %q leads out of the volume", o.Subpath)
 			}
-			m.Populate, m.Subpath = !o.NoCopy, o.Subpath
+			m.Populate, m.Subpath, m.VolumeLabels = !o.NoCopy, o.Subpath, o.Labels
+			if o.DriverConfig != nil {
+				m.VolumeOptions = o.DriverConfig.Options
+			}
 		}
 		m.Options = bindOptions(m.RW, true, mount.PropagationRPrivate)
 	case mount.TypeTmpfs:
@@ -273,9 +306,10 @@ func tmpfsMount(dest, options string) (wantedMount, error) {
 		switch key {
 		case "":
 			continue
-		case "size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "rw", "noexec", "nosuid", "nodev", "noatime", "relatime", "strictatime":
-		case "ro":
-			m.RW = false
+		case "size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "noexec", "nosuid", "nodev", "noatime", "relatime", "strictatime":
+		case "ro", "rw": // of several the last one counts, as in the sandbox
+			m.RW = key == "rw"
+			m.Options = slices.DeleteFunc(m.Options, func(s string) bool { return s == "ro" || s == "rw" })
 		case "exec", "suid", "dev":
 			m.Options = slices.DeleteFunc(m.Options, func(s string) bool { return s == "no"+key })
 		default:

@@ -5,6 +5,7 @@ import (
 
 	api "github.com/moby/moby/api/types/container"
 	mobynet "github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/runtime/network"
 )
@@ -21,6 +22,11 @@ func setNetwork(h *api.HostConfig) (warnings []string, err error) {
 		return nil, fail(ErrInvalid, "%s", err)
 	}
 	h.NetworkMode = api.NetworkMode(mode)
+	if mode == network.Private {
+		if err := lent(network.Device, unix.S_IROTH|unix.S_IWOTH); err != nil {
+			return nil, err
+		}
+	}
 	if warning != "" {
 		warnings = append(warnings, warning)
 	}

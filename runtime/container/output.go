@@ -96,11 +96,17 @@ type outputs struct {
 	mu    sync.Mutex
 	sinks map[string][]*sink // by "stdout", "stderr"
 	free  bool
+	ended bool // nothing comes before the next run
 }
 
+// add has a client take part. One that comes when all has been said is told so at once.
 func (o *outputs) add(stream string, s *sink) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.ended {
+		s.finish()
+		return
+	}
 	if o.sinks == nil {
 		o.sinks = map[string][]*sink{}
 	}
@@ -145,8 +151,8 @@ func (o *outputs) release() {
 	}
 }
 
-// reset ends all streams behind what is pending, and begins anew.
-func (o *outputs) reset() {
+// end ends all streams behind what is pending.
+func (o *outputs) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, list := range o.sinks {
@@ -154,5 +160,12 @@ func (o *outputs) reset() {
 			s.finish()
 		}
 	}
-	o.sinks, o.free = nil, false
+	o.sinks, o.free, o.ended = nil, false, true
+}
+
+// begin is that of a run. Who has come before the first one takes part.
+func (o *outputs) begin() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = false
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -258,7 +257,7 @@ func readAll(t *testing.T, path string) (logs []string, times []time.Time) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_, err = readLog(l, 0, func(e logEntry) error {
+	_, err = readLog(l, 0, func(e logEntry, _ int64) error {
 		logs, times = append(logs, e.Log), append(times, e.Time)
 		return nil
 	})
@@ -266,46 +265,6 @@ func readAll(t *testing.T, path string) (logs []string, times []time.Time) {
 		t.Fatal(err)
 	}
 	return logs, times
-}
-
-func TestLastLines(t *testing.T) {
-	list := []logEntry{{Log: "a\n"}, {Log: "b"}, {Log: "c\n"}, {Log: "d\n"}}
-	for n, want := range map[int]string{0: "", 1: "d\n", 2: "bc\nd\n", 3: "a\nbc\nd\n", 9: "a\nbc\nd\n"} {
-		got := ""
-		last := lastLines{n: n}
-		for _, e := range list {
-			last.add(e)
-		}
-		for _, e := range last.entries() {
-			got += e.Log
-		}
-		if got != want {
-			t.Errorf("the last %d: %q, want %q", n, got, want)
-		}
-	}
-}
-
-// TestLastLinesOfMany: what it costs to keep a line does not depend on how many are kept.
-func TestLastLinesOfMany(t *testing.T) {
-	const kept = 1000
-	last := lastLines{n: kept}
-	moved, before := 0, 0
-	for i := range 100 * kept {
-		last.add(logEntry{Log: strconv.Itoa(i) + "\n"})
-		if last.first < before {
-			moved += len(last.list)
-		}
-		before = last.first
-		if len(last.list) > 2*kept+2 {
-			t.Fatalf("%d entries are held for %d lines", len(last.list), kept)
-		}
-	}
-	if moved > 200*kept {
-		t.Errorf("%d entries were moved for %d that were added", moved, 100*kept)
-	}
-	if got := last.entries(); len(got) != kept || got[0].Log != strconv.Itoa(99*kept)+"\n" {
-		t.Errorf("%d entries from %q on", len(got), got[0].Log)
-	}
 }
 
 // TestCopyPlan has the rules of docker cp.
@@ -432,6 +391,26 @@ func TestKeepID(t *testing.T) {
 	} {
 		if err := checkIDMap("uidmap", bad); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
+
+// TestWithin: two ranges of a user, and none, as root of the machine.
+func TestWithin(t *testing.T) {
+	ours := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1, HostID: 100000, Size: 9}, {ContainerID: 10, HostID: 300000, Size: 90}}
+	for _, tt := range []struct {
+		m    []specs.LinuxIDMapping
+		ours []specs.LinuxIDMapping
+		want string
+	}{
+		{keepID(50, 100), ours, "[{0 1 9} {9 10 41} {50 0 1} {51 51 49}]"},
+		{[]specs.LinuxIDMapping{{ContainerID: 0, HostID: 0, Size: 100}}, ours, "[{0 0 1} {1 1 9} {10 10 90}]"},
+		{[]specs.LinuxIDMapping{{ContainerID: 0, HostID: 90, Size: 20}}, ours, "[{0 90 10} {10 100 10}]"},
+		{[]specs.LinuxIDMapping{{ContainerID: 0, HostID: 90, Size: 20}}, nil, "[{0 90 20}]"},
+		{nil, ours, "[]"},
+	} {
+		if got := fmt.Sprint(within(tt.m, tt.ours)); got != tt.want {
+			t.Errorf("%v: %s, want %s", tt.m, got, tt.want)
 		}
 	}
 }

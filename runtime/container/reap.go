@@ -101,10 +101,22 @@ func killLeft(id, dir string) error {
 	if st.Boot != bootID() {
 		return nil // nothing outlives the machine
 	}
-	return errors.Join(st.Init.kill(), killGroup(id, st.Cgroup), st.Laminafs.end(reapPatience))
+	// The group first: what v1's freezer holds takes no signal, and only the group lets it go.
+	err = errors.Join(killGroup(id, st.Cgroup), st.Init.kill())
+	served := st.Laminafs.end(reapPatience)
+	if errors.Is(served, unix.ETIMEDOUT) {
+		served = nil // it waits for a disk and writes nothing more: a mount of the same layers would wait for it
+	}
+	return errors.Join(err, served)
 }
 
+// ErrLeft is returned outside where something is left to be cleaned up. It may have files of any ID, and what is half removed is
+// not found any more: a volume has lost its name. So nothing is begun; the next command that is inside does it.
+var ErrLeft = errors.New("what a dead command has left may have files of other IDs")
+
 // reap cleans up after all monitors and commands that died.
+//
+// Errors: ErrLeft.
 func (s *Store) reap() error {
 	ids, err := s.ids()
 	if err != nil {
@@ -161,6 +173,9 @@ func (c *Container) reapLocked() error {
 		return err
 	}
 	defer mon.Close()
+	if !entered() {
+		return ErrLeft
+	}
 	if err := killLeft(c.r.ID, c.dir()); err != nil {
 		return err
 	}
@@ -201,8 +216,8 @@ func (s *Store) sweep(id string) error {
 		return nil
 	}
 	lock, err := lockPath(filepath.Join(dir, lockFile), false)
-	if errors.Is(err, errLocked) {
-		return nil // it is being made or removed
+	if errors.Is(err, errLocked) || missing(err) {
+		return nil // it is being made or removed, or has just gone
 	}
 	if err != nil {
 		return err
@@ -210,6 +225,9 @@ func (s *Store) sweep(id string) error {
 	defer lock.Close()
 	if _, err := os.Stat(filepath.Join(dir, configFile)); err == nil {
 		return nil // made meanwhile
+	}
+	if !entered() {
+		return ErrLeft
 	}
 	if err := killLeft(id, dir); err != nil {
 		return err // the union of a monitor that died while it removed
@@ -238,6 +256,9 @@ func (s *Store) sweepStale(id string) error {
 			return err
 		}
 		defer lock.Close()
+	}
+	if !entered() {
+		return ErrLeft
 	}
 	err = os.Rename(filepath.Join(dir, configFile), filepath.Join(dir, removingFile))
 	if err != nil && !missing(err) {
@@ -284,5 +305,16 @@ func (s *Store) sweepLocked(id string) error {
 			}
 		}
 	}
-	return sys.RemovePath(dir)
+	return removeDir(dir)
+}
+
+// removeDir removes the directory of a container that nobody finds any more. Who was looking at it meanwhile may make a lock
+// anew, which lockPath does where it is missing: that goes too.
+func removeDir(dir string) error {
+	const tries = 100 // each of them takes another command that looked before
+	for i := 1; ; i++ {
+		if err := sys.RemovePath(dir); i == tries || !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+	}
 }

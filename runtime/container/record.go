@@ -54,6 +54,10 @@ type mountRecord struct {
 	// Subpath is the part of the volume that is mounted, relative.
 	Subpath string `json:",omitempty"`
 
+	// VolumeOptions and VolumeLabels are what --mount wants a volume to be made with, all that name it the same.
+	VolumeOptions map[string]string `json:",omitempty"`
+	VolumeLabels  map[string]string `json:",omitempty"`
+
 	// Options are those of the mount as in OCI's config.json: "ro", "rbind", "size=65536k".
 	Options []string `json:",omitempty"`
 }

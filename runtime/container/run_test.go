@@ -300,6 +300,10 @@ func TestUserNamespace(t *testing.T) {
 		if code != 0 || out != uid+"\n"+uid+"\n" {
 			t.Errorf("keep-id: exit %d, %q, %s", code, out, errs)
 		}
+		out, errs, code = b.run(script("id -u; touch /tmp/x; chown 1000 /tmp/x; stat -c %u /tmp/x"), autoRemove, host(func(h *api.HostConfig) { h.UsernsMode = "private" }))
+		if code != 0 || out != "0\n1000\n" {
+			t.Errorf("private: exit %d, %q, %s", code, out, errs)
+		}
 	}
 }
 

@@ -304,6 +304,9 @@ type ExecOptions struct {
 //
 // Errors: ErrNotRunning; ErrConflict for a paused container; *ExitError with 126 or 127.
 func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Session, error) {
+	if err := checkText(&o.ExecCreateRequest); err != nil {
+		return nil, err
+	}
 	st := o.Streams
 	var p *pipes
 	var err error
@@ -317,19 +320,11 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Session, error) {
 		p.close()
 		return nil, c.noMonitor(err)
 	}
-	var r reply
-	var files []*os.File
-	err = con.send(request{Op: opExec, Streams: p.names, Exec: &o.ExecCreateRequest}, p.theirs...)
-	if err == nil {
-		files, err = con.receive(&r)
-	}
-	if err == nil && r.Error != nil {
-		err = r.Error.unpack()
-	}
+	_, files, err := con.ask(request{Op: opExec, Streams: p.names, Exec: &o.ExecCreateRequest}, p.theirs...)
 	if err != nil {
 		p.close()
 		_ = con.Close()
-		return nil, c.noMonitor(gone(err))
+		return nil, c.noMonitor(err)
 	}
 	if st == nil {
 		closeAll(files)

@@ -134,8 +134,11 @@ func (m *monitor) share(in *specInput) (err error) {
 		if err != nil {
 			return err
 		}
-		if in.VolumeMounts[v.Name] = o; v.Subpath == "" || o != nil && o.Type == volume.Tmpfs {
+		if in.VolumeMounts[v.Name] = o; v.Subpath == "" {
 			continue
+		}
+		if o != nil && o.Type == volume.Tmpfs {
+			return fail(ErrInvalid, "volume %s: subpath %q is not there: it is memory, and begins empty", v.Name, v.Subpath)
 		}
 		f, err := openSubpath(in.Volumes[v.Name], v.Subpath)
 		if err != nil {
@@ -253,13 +256,35 @@ func Beside(root string, modes, containers []string) (pid int, err error) {
 	return pid, nil
 }
 
+// parseVolumesFrom reads CONTAINER[:MODE]. Docker takes the modes of -v but those of copying and propagation.
+func parseVolumesFrom(spec string) (name string, ro bool, err error) {
+	name, modes, _ := strings.Cut(spec, ":")
+	bad := fail(ErrInvalid, "invalid --volumes-from %q: want CONTAINER, CONTAINER:ro or CONTAINER:rw", spec)
+	if name == "" {
+		return "", false, bad
+	}
+	if modes == "" {
+		return name, false, nil
+	}
+	given := map[string]bool{}
+	for _, o := range strings.Split(modes, ",") {
+		kind := modeKind[o]
+		if given[kind] || kind != "write" && kind != "label" && kind != "consistency" {
+			return "", false, bad
+		}
+		given[kind] = true
+		ro = ro || o == "ro"
+	}
+	return name, ro, nil
+}
+
 // inherited are the mounts of --volumes-from CONTAINER[:ro|rw]: its binds and volumes, by destination.
 func (s *Store) inherited(from []string) (map[string]wantedMount, error) {
 	all := map[string]wantedMount{}
 	for _, spec := range from {
-		name, mode, _ := strings.Cut(spec, ":")
-		if name == "" || mode != "" && mode != "ro" && mode != "rw" {
-			return nil, fail(ErrInvalid, "invalid --volumes-from %q: want CONTAINER, CONTAINER:ro or CONTAINER:rw", spec)
+		name, ro, err := parseVolumesFrom(spec)
+		if err != nil {
+			return nil, err
 		}
 		other, err := s.Get(name)
 		if err != nil {
@@ -270,7 +295,7 @@ func (s *Store) inherited(from []string) (map[string]wantedMount, error) {
 				continue // nobody else can see it
 			}
 			m.Options = append([]string(nil), m.Options...)
-			if mode == "ro" {
+			if ro {
 				m.RW = false
 				m.Options = append(m.Options, "ro")
 			}

@@ -339,12 +339,12 @@ func resources(r *api.Resources, in *specInput) *specs.LinuxResources {
 	if cpu != (specs.LinuxCPU{}) {
 		res.CPU = &cpu
 	}
-	if r.PidsLimit != nil && *r.PidsLimit != 0 {
+	if r.PidsLimit != nil {
 		limit := *r.PidsLimit
-		if limit < 0 {
-			limit = -1
+		if limit <= 0 {
+			limit = -1 // unlimited
 		}
-		if limit > 0 || in == nil {
+		if limit > 0 || in == nil { // a new group is, one that is updated has to be told
 			res.Pids = &specs.LinuxPids{Limit: &limit}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -108,35 +109,34 @@ func (c *Container) tryStart(o StartOptions) (_ *Session, err error) {
 	if err != nil {
 		return nil, errors.Join(err, mon.Truncate(0)) // nobody has begun
 	}
+	var con *conn
 	defer func() {
-		if err != nil {
-			p.close()
-			_ = mon.Close() // the monitor alone has it now, if there is one
-			err = errors.Join(err, c.notStartedLocked())
+		if err == nil {
+			return
 		}
+		p.close()
+		_ = mon.Close() // the monitor alone has it now, if there is one
+		if con != nil {
+			_ = con.Close() // it goes
+		}
+		err = errors.Join(err, c.notStartedLocked())
 	}()
-	con, err := c.monitorFor(mon)
-	if err != nil {
+	if con, err = c.monitorFor(mon); err != nil {
 		_ = mon.Truncate(0) // nobody has begun
 		return nil, err
 	}
 	if err = faultSpawned.Hit(); err != nil {
-		_ = con.Close() // it goes
 		return nil, err
 	}
-	var r reply
 	req := request{Op: opStart, Streams: p.names, Foreground: o.Foreground, Console: o.ConsoleSize}
-	if err = con.send(req, p.theirs...); err == nil {
-		_, err = con.receive(&r)
+	theirs := p.theirs
+	if c.r.HostConfig.AutoRemove {
+		req.Streams, theirs = append(slices.Clip(req.Streams), "lock"), append(slices.Clip(theirs), lock)
 	}
-	if err == nil && r.Error != nil {
-		err = r.Error.unpack()
+	if _, _, err = con.ask(req, theirs...); err == errNoMonitor {
+		err = errors.New("the container's monitor has ended without a word")
 	}
 	if err != nil {
-		_ = con.Close()
-		if gone(err) == errNoMonitor {
-			err = errors.New("the container's monitor has ended without a word")
-		}
 		return nil, err
 	}
 	if o.Streams == nil && !o.Foreground {
@@ -164,12 +164,20 @@ func (c *Container) Startable() (bool, error) {
 	return !st.running() && !stopped, nil
 }
 
-// notStartedLocked takes back a container with --rm that could not be started, behind its monitor, which may have died.
+// notStartedLocked takes back a container with --rm that could not be started, where its monitor has not: it was not told, or has
+// died.
 func (c *Container) notStartedLocked() error {
 	if !c.r.HostConfig.AutoRemove {
 		return nil
 	}
-	if err := errors.Join(c.waitMonitor(), c.reapLocked()); err != nil {
+	err := c.waitMonitor()
+	if err == nil {
+		err = c.reapLocked()
+	}
+	if errors.Is(err, ErrLeft) {
+		return nil // of the monitor
+	}
+	if err != nil {
 		return err
 	}
 	if _, err := c.s.load(c.r.ID); missing(err) {
@@ -198,11 +206,15 @@ func (s *Store) spawn(mode, id string, lock *os.File) (*conn, error) {
 	} else {
 		args = append(args, argExpected)
 	}
-	if err := sys.CloseOnExec(3); err != nil { // what our caller has left open
+	if err := sys.KeepInherited(false); err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("start the container's monitor: %w", err)
 	}
-	pid, err := sys.StartProgram(s.o.Executable, args, os.Environ(), "/", files, &syscall.SysProcAttr{
+	start := sys.StartProgram
+	if !entered() {
+		start = identity().StartProgram
+	}
+	pid, err := start(s.o.Executable, args, os.Environ(), "/", files, &syscall.SysProcAttr{
 		Setsid:     true,
 		Cloneflags: unix.CLONE_NEWNS, // it sets the propagation of what is in it first of all
 	})
@@ -225,17 +237,10 @@ func (c *Container) Attach(ctx context.Context, o Streams) (*Session, error) {
 		p.close()
 		return nil, c.noMonitor(err)
 	}
-	var r reply
-	if err = con.send(request{Op: opAttach, Streams: p.names}, p.theirs...); err == nil {
-		_, err = con.receive(&r)
-	}
-	if err == nil && r.Error != nil {
-		err = r.Error.unpack()
-	}
-	if err != nil {
+	if _, _, err := con.ask(request{Op: opAttach, Streams: p.names}, p.theirs...); err != nil {
 		p.close()
 		_ = con.Close()
-		return nil, c.noMonitor(gone(err))
+		return nil, c.noMonitor(err)
 	}
 	s := newSession(con, &o, p, c.r.Config.Tty)
 	go s.listen()

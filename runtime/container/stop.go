@@ -62,23 +62,20 @@ func (c *Container) ask(ctx context.Context, req request, result any, files ...*
 // exchange sends a request and waits for the answer to it. The connection is closed. Errors: errNoMonitor.
 func exchange(ctx context.Context, con *conn, req request, result any, files ...*os.File) (reply, error) {
 	defer con.Close()
+	return call(ctx, con, req, result, files...)
+}
+
+// call is exchange on a connection that lasts.
+func call(ctx context.Context, con *conn, req request, result any, files ...*os.File) (reply, error) {
 	stop := context.AfterFunc(ctx, func() { _ = con.Close() })
 	defer stop()
-	var r reply
-	err := con.send(req, files...)
-	if err == nil {
-		var got []*os.File
-		got, err = con.receive(&r)
-		closeAll(got)
-	}
+	r, got, err := con.ask(req, files...)
+	closeAll(got)
 	if ctx.Err() != nil {
 		return r, ctx.Err()
 	}
 	if err != nil {
-		return r, gone(err)
-	}
-	if r.Error != nil {
-		return r, r.Error.unpack()
+		return r, err
 	}
 	if result != nil && len(r.Result) > 0 {
 		return r, json.Unmarshal(r.Result, result)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/laminafs/lamina/internal/beside"
 	"github.com/laminafs/lamina/runtime/image"
 	"github.com/laminafs/lamina/runtime/volume"
@@ -31,7 +33,8 @@ type Options struct {
 	Expected *Expected
 
 	// Damaged is told of each container, image and volume that is left out because it cannot be read, once: a *DamagedError,
-	// an *image.DamagedError or a *volume.DamagedError. Nil is silent.
+	// an *image.DamagedError or a *volume.DamagedError; and of what is left of a removed one and cannot be removed. Nil is
+	// silent.
 	Damaged func(error)
 }
 
@@ -50,8 +53,9 @@ type Store struct {
 // Open opens the containers under root, "/var/lib/lamina" for example, and cleans up what died monitors and killed
 // commands have left: a container whose monitor is gone is marked as exited (137), one with --rm is removed.
 //
-// Preconditions: euid 0, of the machine or of a user namespace of ours (idmap.Reexec). An ordinary user's command has
-// called ReapOutside before.
+// Preconditions: euid 0, of the machine or of a user namespace of ours (idmap.Reexec); an ordinary user's command has
+// called ReapOutside before. Or an ordinary user in no namespace of ours, who may open a store, and make and start a container: all
+// of these fail, and leave nothing behind, where they need an ID that is not his.
 func Open(root string, o Options) (*Store, error) {
 	s, err := openStore(root, o)
 	if err != nil {
@@ -69,11 +73,20 @@ func openStore(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkText(root, o.RunDir); err != nil {
+		return nil, err
+	}
 	s := &Store{root: root, o: o, expected: o.Expected}
+	if err := lent(root, unix.S_IRWXO); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(s.dir(), 0o710); err != nil {
 		return nil, err
 	}
 	s.fill()
+	if err := lent(s.o.RunDir, unix.S_IRWXO); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(s.o.RunDir, 0o700); err != nil {
 		return nil, err
 	}
@@ -86,6 +99,9 @@ func openStore(root string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.volumes.Damaged = func(d *volume.DamagedError) { s.tellOnce(d.Path, d) }
+	if err := s.images.Left(); err != nil {
+		s.tellOnce(root, fmt.Errorf("what is left of something removed cannot be removed either: %w", err))
+	}
 	return s, nil
 }
 
@@ -98,6 +114,9 @@ func (s *Store) fill() {
 	}
 	if s.o.RunDir == "" {
 		s.o.RunDir = runDir(s.root)
+	}
+	if abs, err := filepath.Abs(s.o.RunDir); err == nil {
+		s.o.RunDir = abs // a monitor is elsewhere
 	}
 }
 

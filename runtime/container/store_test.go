@@ -234,6 +234,37 @@ func TestVolatileUnion(t *testing.T) {
 	}
 }
 
+// TestRemoveLookedAt: the directory of a container goes although other commands look at it, and make its lock anew.
+func TestRemoveLookedAt(t *testing.T) {
+	for i := range 300 {
+		dir := filepath.Join(t.TempDir(), strconv.Itoa(i))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		looking, gone := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(gone)
+			for first := true; ; first = false {
+				lock, err := lockPath(filepath.Join(dir, lockFile), false)
+				if missing(err) {
+					return
+				}
+				if err == nil {
+					_ = lock.Close()
+				}
+				if first {
+					close(looking)
+				}
+			}
+		}()
+		<-looking
+		if err := removeDir(dir); err != nil {
+			t.Fatal(err)
+		}
+		<-gone
+	}
+}
+
 func TestWait(t *testing.T) {
 	b := newBox(t)
 	id := b.start(script("while [ ! -e /go ]; do sleep 0.05; done; exit 5"), autoRemove)
@@ -246,6 +277,7 @@ func TestWait(t *testing.T) {
 	if _, err := io.ReadFull(says, make([]byte, len("waiting\n"))); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "it is waited for", func() bool { return connections(t, id) > 1 })
 	if _, errs, code := b.exec(id, "touch", "/go"); code != 0 && code != killedCode { // the container ends, and it with that
 		t.Fatalf("exit %d: %s", code, errs)
 	}
@@ -323,7 +355,7 @@ func TestMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	long := request{Op: opExec, Path: strings.Repeat("x", 1<<20)}
+	long := request{Op: opExec, Path: rawName(strings.Repeat("x", 1<<20))}
 	sent := make(chan error, 1)
 	go func() {
 		err := ours.send(long, w)

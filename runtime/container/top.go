@@ -14,6 +14,7 @@ import (
 
 	api "github.com/moby/moby/api/types/container"
 
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/cgroup"
 )
 
@@ -34,6 +35,9 @@ func (m *monitor) top(psArgs []string) (*api.TopResponse, error) {
 		psArgs = []string{"-ef"}
 	}
 	pids, err := m.pids(r)
+	if missing(err) {
+		return nil, m.c.notRunning() // it is being taken apart
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +137,9 @@ func (m *monitor) stats() (*api.StatsResponse, error) {
 	if errors.As(err, &none) {
 		s, err = processStats(r.sandbox.Pid())
 	}
+	if missing(err) {
+		return nil, m.c.notRunning() // it is being taken apart
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +162,8 @@ func (m *monitor) stats() (*api.StatsResponse, error) {
 // userHZ is the unit of /proc/PID/stat: the same on every architecture that Go runs on.
 const userHZ = 100
 
-// processStats adds up the processes of a container that has no cgroup. What ended ones have used is not in it.
+// processStats adds up the processes of a container that has no cgroup. What ended ones have used is in the figures of those
+// that have waited for them; of those whose parent is not in the container it is lost.
 func processStats(pid int) (*api.StatsResponse, error) {
 	pids, err := namespacePids(pid)
 	if err != nil {
@@ -164,7 +172,7 @@ func processStats(pid int) (*api.StatsResponse, error) {
 	s := &api.StatsResponse{OSType: "linux", Read: time.Now()}
 	const tick = uint64(time.Second / userHZ)
 	for p := range pids {
-		f := statFields(p)
+		f := sys.ProcStat(p)
 		if len(f) < 22 {
 			continue // it has ended
 		}
@@ -172,13 +180,14 @@ func processStats(pid int) (*api.StatsResponse, error) {
 			n, _ := strconv.ParseUint(f[i], 10, 64) // the kernel writes numbers
 			return n
 		}
-		s.CPUStats.CPUUsage.UsageInUsermode += number(11) * tick
-		s.CPUStats.CPUUsage.UsageInKernelmode += number(12) * tick
+		s.CPUStats.CPUUsage.UsageInUsermode += (number(11) + number(13)) * tick
+		s.CPUStats.CPUUsage.UsageInKernelmode += (number(12) + number(14)) * tick
 		s.MemoryStats.Usage += number(21) * uint64(os.Getpagesize())
 		s.PidsStats.Current += number(17)
 	}
 	u := &s.CPUStats.CPUUsage
 	u.TotalUsage = u.UsageInUsermode + u.UsageInKernelmode
+	s.CPUStats.SystemUsage, s.CPUStats.OnlineCPUs = cgroup.SystemCPU()
 	return s, nil
 }
 

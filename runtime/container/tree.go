@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,11 +25,12 @@ import (
 
 // copyRequest is the details of get and put.
 type copyRequest struct {
-	FollowLink bool   // get, stat-path: a symbolic link at the end stands for its target
-	Rename     string // get: what the first component of the names in the tar is to be
-	Contents   bool   // get: of a directory what is in it, as "./..."
-	Archive    bool   // put: owners are those of the tar; otherwise all belongs to root
-	NoDirOver  bool   // put: a directory does not take the place of something else, nor the reverse
+	FollowLink bool    // get, stat-path: a symbolic link at the end stands for its target
+	Rename     rawName // get: what the first component of the names in the tar is to be
+	Contents   bool    // get: of a directory what is in it, as "./..."
+	Owners     bool    // get: owners that this user cannot have are those on record; else they are his own
+	Archive    bool    // put: owners are those of the tar; otherwise all belongs to root
+	NoDirOver  bool    // put: a directory does not take the place of something else, nor the reverse
 }
 
 // withTree sends a request to who sees the container's tree.
@@ -38,10 +40,11 @@ func (c *Container) withTree(ctx context.Context, req request, result any, files
 		if err == nil {
 			_, err = exchange(ctx, con, req, result, files...)
 		}
-		if err == nil || !errors.Is(err, errNoMonitor) {
+		ended := errors.Is(err, errNoMonitor)
+		if !ended && !errors.Is(err, ErrNotRunning) { // which a monitor says that is about to end, and has done nothing
 			return err
 		}
-		if con != nil && len(files) > 0 {
+		if ended && con != nil && len(files) > 0 {
 			return fmt.Errorf("container %s has ended meanwhile", c.r.Name) // part of the tar may be through
 		}
 		if err = c.withOwnTree(ctx, req, result, files...); !errors.Is(err, errLocked) {
@@ -184,22 +187,33 @@ func setReadOnly(fd int, flags uint) error {
 	return unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", fd), "", remount, "")
 }
 
-// treeRequest serves a request on the tree of the running container.
+// treeRequest serves a request on the tree of the running container. Errors: ErrNotRunning where that has just ended: nothing has
+// been done then, and another monitor can.
 func (m *monitor) treeRequest(req request, files []*os.File) (any, error) {
-	r, err := m.running()
-	if err != nil || req.Op == opExport {
-		return m.treeAnswer(req, files) // between two runs there is nothing but the layers
+	for {
+		r, err := m.running()
+		if err != nil || req.Op == opExport {
+			return m.treeAnswer(req, files) // between two runs there is nothing but the layers
+		}
+		root, err := unix.Open(fmt.Sprintf("/proc/%d/root", r.sandbox.Pid()), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == nil && r.sandbox.Signal(0) == nil { // else the number may have been another process's by then
+			defer unix.Close(root)
+			return m.c.treeOp(root, req, files)
+		}
+		if err == nil {
+			_ = unix.Close(root) // O_PATH
+			err = os.ErrProcessDone
+		}
+		select {
+		case <-r.told: // what is there then is another run, or nothing
+		case <-time.After(endPatience):
+			return nil, fmt.Errorf("open the container's root: %w", err)
+		}
 	}
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", r.sandbox.Pid()), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open the container's root: %w", err)
-	}
-	defer unix.Close(root)
-	if r.sandbox.Signal(0) != nil {
-		return nil, m.c.notRunning() // the number may have been another process's by then
-	}
-	return treeOp(root, req, files, m.c.r)
 }
+
+// endPatience is how long a run may take to end whose first process has no root any more.
+const endPatience = time.Minute
 
 func (m *monitor) treeAnswer(req request, files []*os.File) (any, error) {
 	root, err := m.rootForRequest()
@@ -207,31 +221,40 @@ func (m *monitor) treeAnswer(req request, files []*os.File) (any, error) {
 		return nil, err
 	}
 	defer unix.Close(root)
-	return treeOp(root, req, files, m.c.r)
+	return m.c.treeOp(root, req, files)
 }
 
 // treeOp does what is asked for in the tree below root.
-func treeOp(root int, req request, files []*os.File, r *record) (any, error) {
-	o := req.Copy
+func (c *Container) treeOp(root int, req request, files []*os.File) (any, error) {
+	r, o := c.r, req.Copy
 	if o == nil {
 		o = &copyRequest{}
 	}
 	ids := idShift{r.UIDMap, r.GIDMap}
 	if req.Op == opStatPath {
-		return statPath(root, req.Path, o.FollowLink)
+		st, err := statPath(root, string(req.Path), o.FollowLink)
+		return toRaw(st), err
 	}
 	if len(files) != 1 {
 		return nil, fail(ErrInvalid, "%s: want one descriptor", req.Op)
 	}
 	f := pollable(files[0])
 	defer f.Close() // what counts is checked
+	var owners *owners
+	if req.Op == opExport || req.Op == opGet && o.Owners {
+		var err error
+		if owners, err = c.owners(root); err != nil {
+			return nil, err
+		}
+		defer owners.close()
+	}
 	switch req.Op {
 	case opExport:
-		return nil, writeTree(f, root, ".", "", ids)
+		return nil, writeTree(f, root, ".", "", ids, owners)
 	case opGet:
-		return nil, getPath(f, root, req.Path, o, ids)
+		return nil, getPath(f, root, string(req.Path), o, ids, owners)
 	case opPut:
-		return nil, putTree(f, root, req.Path, o, ids)
+		return nil, putTree(f, root, string(req.Path), o, ids)
 	}
 	return nil, fail(ErrInvalid, "unknown operation %q", req.Op)
 }
@@ -283,14 +306,13 @@ func (c *Container) put(ctx context.Context, req request, fn func(io.Writer) err
 	}()
 	err = fn(w)
 	_ = w.Close()
-	if e := <-done; e != nil {
-		return e // what fn says then is that the pipe is closed
+	if e := <-done; e != nil && (err == nil || errors.Is(err, unix.EPIPE)) {
+		return e
 	}
-	return err
+	return err // of which the other's is the consequence: the tar ends in the middle
 }
 
 // StatPath tells what is at path in the container. Errors: fs.ErrNotExist.
-func (c *Container) StatPath(ctx context.Context, path string) (st api.PathStat, err error) {
-	err = c.withTree(ctx, request{Op: opStatPath, Path: path}, &st)
-	return st, err
+func (c *Container) StatPath(ctx context.Context, path string) (api.PathStat, error) {
+	return c.statPath(ctx, path, false)
 }

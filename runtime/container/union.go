@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/internal/packet"
 	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/runtime/idmap"
 )
@@ -24,17 +26,19 @@ import (
 // The mount is there at once. Who uses it before laminafs has opened the layers waits in the kernel, so that what
 // needs no file of the container is done meanwhile.
 type union struct {
-	sock   *os.File // to the server
-	server process
-	target string        // what it is mounted on, empty before that
-	ready  chan struct{} // closed when it answers, or never will: err
-	err    error
-	closed chan struct{}   // closed when nothing is written to the upper any more: because laminafs has said so, if said
-	said   bool            // after closed
-	gone   chan struct{}   // closed when laminafs has let go of all it had, and only the kernel is busy with it
-	ended  chan struct{}   // closed when laminafs has ended, and is reaped
-	stderr bytes.Buffer    // what it has said, once it has ended
-	state  unix.WaitStatus // how it has ended
+	sock     packet.Conn // to the server
+	server   process
+	target   string        // what it is mounted on, empty before that
+	ready    chan struct{} // closed when it answers, or never will: err
+	err      error
+	syncOnce sync.Once       // of syncs
+	syncs    chan struct{}   // closed when all that is still to be done is the disk's
+	closed   chan struct{}   // closed when nothing is written to the upper any more: because laminafs has said so, if said
+	said     bool            // after closed
+	gone     chan struct{}   // closed when laminafs has let go of all it had, and only the kernel is busy with it
+	ended    chan struct{}   // closed when laminafs has ended, and is reaped
+	stderr   bytes.Buffer    // what it has said, once it has ended
+	state    unix.WaitStatus // how it has ended
 }
 
 // newUnion starts the server of the container with that ID, which begins while it is not known yet what it is to serve: a program
@@ -46,22 +50,27 @@ func (s *Store) newUnion(id string) (_ *union, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs, err := packetPair()
+	ours, theirs, err := packet.Pair()
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close() // the server has it
+	end := os.NewFile(uintptr(theirs), "laminafs")
+	defer end.Close() // the server has it
+	sock, err := packet.New(ours)
+	if err != nil {
+		return nil, err
+	}
 	u := &union{
-		sock:  ours,
-		ready: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}),
+		sock:  sock,
+		ready: make(chan struct{}), syncs: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}),
 	}
 	env, err := s.serverEnv()
 	if err == nil {
 		args := []string{bin, mountSource, filepath.Join(s.dir(), id)} // for ps(1)
-		err = u.start(bin, args, env, s.images.LayersDir(), theirs)
+		err = u.start(bin, args, env, s.images.LayersDir(), end)
 	}
 	if err != nil {
-		_ = ours.Close()
+		sock.Close()
 		return nil, fmt.Errorf("%s: %w", bin, err)
 	}
 	return u, nil
@@ -69,7 +78,7 @@ func (s *Store) newUnion(id string) (_ *union, err error) {
 
 // drop ends a server that has nothing to serve.
 func (u *union) drop() {
-	_ = u.sock.Close()
+	u.sock.Close()
 	<-u.ended
 }
 
@@ -95,22 +104,22 @@ func (u *union) mount(c *Container) (err error) {
 		return fmt.Errorf("mount the container's layers: %w", err)
 	}
 	go func() {
-		u.err = u.greet(u.sock)
+		u.err = u.greet()
 		close(u.ready)
-		if u.said = u.err == nil && saysClosed(u.sock); !u.said {
+		if u.said = u.err == nil && u.saysClosed(); !u.said {
 			<-u.ended
 		}
 		close(u.closed)
-		_, _ = u.sock.Read(make([]byte, 1)) // the end: its descriptors are closed
+		_, _, _ = u.sock.Receive(make([]byte, 1)) // the end: its descriptors are closed
 		close(u.gone)
-		_ = u.sock.Close()
+		u.sock.Close()
 	}()
 	return nil
 }
 
 // command tells the server its arguments.
 func (u *union) command(args ...string) error {
-	return whileItLives(sendRights(u.sock, []byte(strings.Join(args, "\x00")+"\x00")))
+	return whileItLives(u.sock.Send([]byte(strings.Join(args, "\x00")+"\x00"), -1))
 }
 
 // start starts the server. What it says is read until nobody can say anything more.
@@ -141,6 +150,9 @@ func (u *union) start(bin string, args, env []string, dir string, sock *os.File)
 	return nil
 }
 
+// unionPatience is how long a server may take to end.
+var unionPatience = reapPatience * time.Millisecond
+
 // mountSource is what the mount is called in /proc/mounts.
 const mountSource = "lamina"
 
@@ -148,6 +160,7 @@ const mountSource = "lamina"
 const (
 	serverLayers = 'l' // it has opened the layers
 	serverReady  = 'r' // it answers
+	serverSyncs  = 's' // it writes nothing any more, and waits for the disk
 	serverClosed = 'c' // all is written to the upper
 	serverFailed = 'e' // the text of an error follows
 )
@@ -167,12 +180,12 @@ func (s *Store) serverEnv() ([]string, error) {
 }
 
 // greet waits until the server answers.
-func (u *union) greet(sock *os.File) error {
+func (u *union) greet() error {
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := sock.Read(buf)
+		n, _, err := u.sock.Receive(buf)
 		switch {
-		case err == io.EOF || err == nil && n == 0 || errors.Is(err, unix.ECONNRESET):
+		case err == io.EOF:
 			<-u.ended
 			return u.whyEnded()
 		case err != nil:
@@ -181,6 +194,8 @@ func (u *union) greet(sock *os.File) error {
 			return fmt.Errorf("laminafs: %s", buf[1:n])
 		case buf[0] == serverReady:
 			return nil
+		case buf[0] == serverSyncs: // it was unmounted at once
+			u.syncing()
 		case buf[0] != serverLayers:
 			return fmt.Errorf("laminafs: message %q", buf[0])
 		}
@@ -188,11 +203,18 @@ func (u *union) greet(sock *os.File) error {
 }
 
 // saysClosed waits until the server says that nothing more is written. One that ends before that does not.
-func saysClosed(sock *os.File) bool {
+func (u *union) saysClosed() bool {
 	buf := make([]byte, 1)
-	n, err := sock.Read(buf)
-	return err == nil && n == 1 && buf[0] == serverClosed
+	_, _, err := u.sock.Receive(buf)
+	if err == nil && buf[0] == serverSyncs {
+		u.syncing()
+		_, _, err = u.sock.Receive(buf)
+	}
+	return err == nil && buf[0] == serverClosed
 }
+
+// syncing is told by the server, before or after all else.
+func (u *union) syncing() { u.syncOnce.Do(func() { close(u.syncs) }) }
 
 // whyEnded is why a server has ended that did not say so on the socket.
 func (u *union) whyEnded() error {
@@ -218,7 +240,7 @@ func (u *union) wait() error {
 // server at the other end of sock.
 //
 // Source: unionfs/transport, which the launcher does not import.
-func mountFuse(target string, sock *os.File) error {
+func mountFuse(target string, sock packet.Conn) error {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open /dev/fuse: %w", err)
@@ -235,7 +257,7 @@ func mountFuse(target string, sock *os.File) error {
 	var st unix.Statx_t // of what the kernel knows: the server is asked for nothing
 	err = unix.Statx(unix.AT_FDCWD, target, unix.AT_STATX_DONT_SYNC|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO, &st)
 	if err == nil {
-		err = whileItLives(sendRights(sock, []byte(strconv.Itoa(int(st.Dev_minor))), fd))
+		err = whileItLives(sock.Send([]byte(strconv.Itoa(int(st.Dev_minor))), fd))
 	}
 	if err != nil {
 		_ = unix.Unmount(target, unix.MNT_DETACH) // the error at hand says more
@@ -243,44 +265,12 @@ func mountFuse(target string, sock *os.File) error {
 	return err
 }
 
-// sendRights sends one message, and descriptors with it.
-func sendRights(sock *os.File, text []byte, fds ...int) error {
-	raw, err := sock.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var rights []byte
-	if len(fds) > 0 {
-		rights = unix.UnixRights(fds...)
-	}
-	var sent error
-	err = raw.Write(func(s uintptr) bool {
-		sent = unix.Sendmsg(int(s), text, rights, nil, unix.MSG_NOSIGNAL)
-		return sent != unix.EAGAIN && sent != unix.EINTR
-	})
-	return errors.Join(err, sent)
-}
-
 // whileItLives takes it for no error that a server has ended before it is told something: greet says why it has.
 func whileItLives(err error) error {
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+	if packet.Gone(err) {
 		return nil
 	}
 	return err
-}
-
-// packetPair is a pair of sockets that keep the bounds of messages; theirs is to be inherited, and blocks.
-func packetPair() (ours, theirs *os.File, err error) {
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("socketpair: %w", err)
-	}
-	theirs = os.NewFile(uintptr(p[1]), "laminafs")
-	if err := unix.SetNonblock(p[0], true); err != nil {
-		_, _ = unix.Close(p[0]), theirs.Close() // unused
-		return nil, nil, fmt.Errorf("socketpair: %w", err)
-	}
-	return os.NewFile(uintptr(p[0]), "laminafs"), theirs, nil
 }
 
 // hasEnded tells whether laminafs has ended.
@@ -313,15 +303,22 @@ func (u *union) unmount() error {
 // above all, takes longer than all that and concerns nobody.
 func (u *union) end() error { return u.await(u.gone) }
 
-// await waits for what laminafs does by itself once it is unmounted, and kills one that does not.
+// await waits for what laminafs does by itself once it is unmounted, and kills one that does not. What a disk takes for all that
+// is to be written, other programs' data too, is no fault of its own, and is not ended by a kill either.
 func (u *union) await(done <-chan struct{}) error {
-	select {
-	case <-done:
-		return nil
-	case <-time.After(reapPatience * time.Millisecond):
+	patience, syncs := time.After(unionPatience), u.syncs
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-syncs:
+			<-u.closed
+			patience, syncs = time.After(unionPatience), nil
+		case <-patience:
+			err := u.server.kill()
+			<-u.ended
+			<-u.closed
+			return err
+		}
 	}
-	err := u.server.kill()
-	<-u.ended
-	<-u.closed
-	return err
 }

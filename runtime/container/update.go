@@ -48,6 +48,9 @@ func (c *Container) Update(ctx context.Context, u api.UpdateConfig) (warnings []
 	}
 	defer lock.Close()
 	h := clone(c.r.HostConfig)
+	if err := checkUpdate(&h.Resources, &u.Resources); err != nil {
+		return nil, err
+	}
 	updateResources(&h.Resources, &u.Resources)
 	if u.RestartPolicy.Name != "" {
 		if h.AutoRemove && !u.RestartPolicy.IsNone() {
@@ -66,6 +69,24 @@ func (c *Container) Update(ctx context.Context, u api.UpdateConfig) (warnings []
 	return warnings, c.saveLocked()
 }
 
+// checkUpdate finds what cannot be changed of r. Source: moby container/container_unix.go, UpdateContainer.
+func checkUpdate(r, u *api.Resources) error {
+	conflict := func(what, by string) error {
+		return fail(ErrInvalid, "Conflicting options: %s cannot be updated as %s has already been set", what, by)
+	}
+	switch {
+	case r.NanoCPUs > 0 && u.CPUPeriod > 0:
+		return conflict("CPU Period", "NanoCPUs")
+	case r.NanoCPUs > 0 && u.CPUQuota > 0:
+		return conflict("CPU Quota", "NanoCPUs")
+	case r.CPUQuota > 0 && u.NanoCPUs > 0:
+		return conflict("NanoCPUs", "CPU Quota")
+	case r.CPUPeriod > 0 && u.NanoCPUs > 0:
+		return conflict("NanoCPUs", "CPU Period")
+	}
+	return nil
+}
+
 // updateResources puts what u sets over r. Source: moby container/container_unix.go, UpdateContainer.
 func updateResources(r, u *api.Resources) {
 	set(&r.CPUShares, u.CPUShares)
@@ -74,12 +95,7 @@ func updateResources(r, u *api.Resources) {
 	set(&r.CpusetMems, u.CpusetMems)
 	set(&r.MemoryReservation, u.MemoryReservation)
 	set(&r.MemorySwap, u.MemorySwap)
-	if u.NanoCPUs != 0 {
-		r.NanoCPUs, r.CPUPeriod, r.CPUQuota = u.NanoCPUs, 0, 0
-	}
-	if u.CPUPeriod != 0 || u.CPUQuota != 0 {
-		r.NanoCPUs = 0
-	}
+	set(&r.NanoCPUs, u.NanoCPUs)
 	set(&r.CPUPeriod, u.CPUPeriod)
 	set(&r.CPUQuota, u.CPUQuota)
 	if u.Memory != 0 {

@@ -92,6 +92,9 @@ func resolveUser(root int, spec string, groups []string, uids, gids []specs.Linu
 	}
 	u := specs.User{UID: uint32(exec.Uid), GID: uint32(exec.Gid)}
 	more := exec.Sgids
+	if slices.Contains(groups, "") {
+		return specs.User{}, "", fail(ErrInvalid, `--group-add "": %v`, user.ErrNoGroupEntries) // the library takes no such name
+	}
 	if len(groups) > 0 {
 		again, err := readIn(root, "etc/group")
 		if err != nil {

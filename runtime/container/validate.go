@@ -14,10 +14,14 @@ import (
 	"github.com/moby/sys/capability"
 
 	api "github.com/moby/moby/api/types/container"
+
+	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/runtime/network"
 )
 
-// defaultShmSize is what /dev/shm holds, in bytes, and minMemory the least that --memory takes: Docker's.
+// defaultShmSize is what /dev/shm holds, in bytes, minMemory the least that --memory takes, and minNanoCPUs --cpus: Docker's.
 const (
+	minNanoCPUs    = 1e7 // the kernel's least quota, 1 ms of 100
 	defaultShmSize = 64 << 20
 	minMemory      = 6 << 20
 )
@@ -119,8 +123,7 @@ func checkHost(h *api.HostConfig) error {
 		return fail(ErrInvalid, "can't create 'AutoRemove' container with restart policy")
 	}
 	switch m := string(h.NetworkMode); {
-	case connected(m) != "":
-	case slices.Contains([]string{"", "default", "host", "none", "private", "bridge"}, m):
+	case connected(m) != "", network.IsDefault(m), m == string(network.Private), m == string(network.Host), m == string(network.None):
 	default:
 		return fail(ErrInvalid, "network %s not found: want host, none, private or container:NAME", m)
 	}
@@ -196,7 +199,7 @@ func checkResources(r *api.Resources) error {
 		return bad("Conflicting options: Nano CPUs and CPU Period cannot both be set")
 	case r.NanoCPUs > 0 && r.CPUQuota > 0:
 		return bad("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
-	case r.NanoCPUs < 0 || r.NanoCPUs > int64(cpus)*1e9:
+	case r.NanoCPUs != 0 && (r.NanoCPUs < minNanoCPUs || r.NanoCPUs > int64(cpus)*1e9):
 		return bad("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", cpus, cpus)
 	case r.CPUShares < 0:
 		return bad("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
@@ -209,6 +212,9 @@ func checkResources(r *api.Resources) error {
 	case r.MemorySwappiness != nil && (*r.MemorySwappiness < -1 || *r.MemorySwappiness > 100):
 		return bad("invalid value: %d, valid memory swappiness range is 0-100", *r.MemorySwappiness)
 	}
+	if err := checkCPUSet(r.CpusetCpus); err != nil {
+		return err
+	}
 	for _, u := range r.Ulimits {
 		if _, err := rlimit(u); err != nil {
 			return err
@@ -217,6 +223,27 @@ func checkResources(r *api.Resources) error {
 	for _, d := range r.Devices {
 		if !path.IsAbs(d.PathOnHost) || d.PathInContainer != "" && !path.IsAbs(d.PathInContainer) {
 			return bad("bad format for path: %q: devices have absolute paths", d.PathOnHost)
+		}
+	}
+	return nil
+}
+
+// checkCPUSet finds processors that the machine does not have. Which of them the user's cgroups may use is seen at the start.
+func checkCPUSet(list string) error {
+	if list == "" {
+		return nil
+	}
+	wanted, err := sys.ParseCPUs(list)
+	if err != nil {
+		return fail(ErrInvalid, "Invalid value %s for cpuset cpus", list)
+	}
+	online, available, err := sys.CPUs("online")
+	if err != nil {
+		return nil // no /sys: the start tells
+	}
+	for _, cpu := range wanted {
+		if !slices.Contains(online, cpu) {
+			return fail(ErrInvalid, "Requested CPUs are not available - requested %s, available: %s", list, available)
 		}
 	}
 	return nil

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 
+	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/runtime/volume"
@@ -63,11 +65,52 @@ func (r *record) mounts(volume string) bool {
 // makeVolume makes a volume, where there is none of that name.
 func (s *Store) makeVolume(m mountRecord) error {
 	labels := map[string]string{}
+	maps.Copy(labels, m.VolumeLabels)
 	if m.Anonymous {
 		labels[volume.AnonymousLabel] = ""
+	} else if _, err := s.volumes.Get(m.Name); missing(err) {
+		if err := s.expectOutside(); err != nil {
+			return err
+		}
 	}
-	_, err := s.volumes.Create(m.Name, labels, nil)
+	_, err := s.volumes.Create(m.Name, labels, m.VolumeOptions)
 	return err
+}
+
+// checkVolumes gives all mounts of one volume the options and labels that are asked for with any of them, as the first of
+// them makes it, and tells what is wrong with them while nothing is made yet.
+//
+// Errors: ErrInvalid for two mounts with different options; those of volume.Store.Check.
+func (s *Store) checkVolumes(wanted []wantedMount) error {
+	options, labels := map[string]map[string]string{}, map[string]map[string]string{}
+	for _, m := range wanted {
+		if m.Type != mount.TypeVolume {
+			continue
+		}
+		if labels[m.Name] == nil {
+			labels[m.Name] = map[string]string{}
+		}
+		for key, value := range m.VolumeLabels {
+			if _, ok := labels[m.Name][key]; !ok {
+				labels[m.Name][key] = value
+			}
+		}
+		if o := options[m.Name]; len(o) > 0 && len(m.VolumeOptions) > 0 && !maps.Equal(o, m.VolumeOptions) {
+			return fail(ErrInvalid, "volume %s: two mounts give it different options", m.Name)
+		}
+		if len(options[m.Name]) == 0 {
+			options[m.Name] = m.VolumeOptions
+		}
+	}
+	for _, name := range sortedKeys(options) {
+		if err := s.volumes.Check(name, options[name]); err != nil {
+			return err
+		}
+	}
+	for i, m := range wanted {
+		wanted[i].VolumeOptions, wanted[i].VolumeLabels = options[m.Name], labels[m.Name]
+	}
+	return nil
 }
 
 // removeVolume removes an anonymous volume of the container id, unless another one has taken to it by its name.

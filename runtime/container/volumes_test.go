@@ -1,6 +1,8 @@
 package container
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,5 +42,59 @@ func TestSubpathStaysInItsVolume(t *testing.T) {
 	}
 	if _, errs, code := b.run(words("true"), part("none")); code != 125 || !strings.Contains(errs, "no such file") {
 		t.Errorf("none: exit %d, %q", code, errs)
+	}
+}
+
+// TestBindModes: of two modes about the same nobody knows which was meant.
+func TestBindModes(t *testing.T) {
+	for _, source := range []string{"/a", "name"} {
+		for mode, ok := range map[string]bool{
+			"ro,rw": false, "ro,ro": false, "rw,rw": false, "z,Z": false, "z,z": false, "nocopy,nocopy": false, "private,rprivate": false,
+			"rslave,slave": false, "cached,delegated": false, "ro,": false, "ro,what": false, "ro,bind-nonrecursive,bind-nonrecursive": false,
+			"ro,z,private,cached": true, "Z": true, "bind-nonrecursive,rw": true, "nocopy": source == "name", "rslave": source == "/a",
+		} {
+			spec := source + ":/b:" + mode
+			m, err := parseBind(spec)
+			if ok != (err == nil) || err != nil && !errors.Is(err, ErrInvalid) {
+				t.Errorf("%s: %+v, %v", spec, m, err)
+			}
+			if strings.HasPrefix(mode, "ro,r") && (err == nil || !strings.HasSuffix(err.Error(), "invalid mode: "+mode)) {
+				t.Errorf("%s: %v", spec, err)
+			}
+		}
+	}
+}
+
+func TestReadOnlyOnlyAbove(t *testing.T) {
+	m := mount.Mount{Type: mount.TypeBind, Source: "/a", Target: "/b", ReadOnly: true, BindOptions: &mount.BindOptions{ReadOnlyNonRecursive: true}}
+	if got, err := parseMount(m); err != nil || strings.Join(got.Options, " ") != "rbind rprivate ro ro-non-recursive" || got.RW {
+		t.Errorf("%+v, %v", got, err)
+	}
+	m.ReadOnly = false
+	if got, err := parseMount(m); !errors.Is(err, ErrInvalid) {
+		t.Errorf("without read-only: %+v, %v", got, err)
+	}
+}
+
+// TestTmpfsIsAsItIsShown: what the options say at last, by inspect and in the container.
+func TestTmpfsIsAsItIsShown(t *testing.T) {
+	for options, rw := range map[string]bool{"": true, "ro": false, "ro,rw": true, "rw,ro": false, "rw,size=1m": true} {
+		m, err := tmpfsMount("/t", options)
+		if err != nil || m.RW != rw || slices.Contains(m.Options, "ro") == rw {
+			t.Errorf("%q: %v, %q, %v", options, m.RW, m.Options, err)
+		}
+	}
+}
+
+func TestParseVolumesFrom(t *testing.T) {
+	for spec, want := range map[string]string{
+		"c": "c rw", "c:": "c rw", "c:ro": "c ro", "c:rw": "c rw", "c:z,ro": "c ro", "c:cached,Z": "c rw",
+		"": "", ":ro": "", "c:ro,rw": "", "c:nocopy": "", "c:rslave": "", "c:ro:x": "", "c:ro,": "",
+	} {
+		name, ro, err := parseVolumesFrom(spec)
+		got := name + map[bool]string{true: " ro", false: " rw"}[ro]
+		if want == "" && !errors.Is(err, ErrInvalid) || want != "" && (err != nil || got != want) {
+			t.Errorf("%q: %s, %v; want %q", spec, got, err, want)
+		}
 	}
 }

@@ -9,12 +9,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	api "github.com/moby/moby/api/types/container"
+
+	"github.com/laminafs/lamina/internal/packet"
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // A message between a command and a monitor is a length (32 bits, big endian, in bytes), and JSON of that length.
@@ -35,6 +39,7 @@ const (
 	opStop     = "stop"
 	opPause    = "pause"
 	opUnpause  = "unpause"
+	opHold     = "hold" // paused until the client says anything more, or goes
 	opWait     = "wait"
 	opUpdate   = "update"
 	opStats    = "stats"
@@ -50,7 +55,8 @@ type request struct {
 	Op string
 
 	// Streams names the descriptors that come with the request: "stdin", "stdout", "stderr" of who attaches, "data" for a
-	// tar.
+	// tar; with the start of a container with --rm its "lock", held: the monitor removes it where it cannot be started, before it
+	// says so.
 	Streams []string `json:",omitempty"`
 
 	Foreground bool                   `json:",omitempty"` // start: end with who asks
@@ -62,7 +68,7 @@ type request struct {
 	Exec       *api.ExecCreateRequest `json:",omitempty"`
 	Update     *api.UpdateConfig      `json:",omitempty"`
 	PsArgs     []string               `json:",omitempty"`
-	Path       string                 `json:",omitempty"` // get, put, stat-path: in the container, absolute
+	Path       rawName                `json:",omitempty"` // get, put, stat-path: in the container, absolute
 	Copy       *copyRequest           `json:",omitempty"`
 }
 
@@ -72,6 +78,17 @@ func (r *request) stream(i int) string {
 		return r.Streams[i]
 	}
 	return ""
+}
+
+// take takes a descriptor out of those that came with the request; nil where there is none of that name.
+func (r *request) take(name string, files []*os.File) (taken *os.File, left []*os.File) {
+	i := slices.Index(r.Streams, name)
+	if i < 0 || i >= len(files) {
+		return nil, files
+	}
+	taken = files[i]
+	r.Streams = slices.Delete(r.Streams, i, i+1)
+	return taken, slices.Delete(files, i, i+1)
 }
 
 // Events of a reply.
@@ -156,7 +173,7 @@ func (c *conn) send(v any, files ...*os.File) error {
 	if len(files) > 0 {
 		fds := make([]int, len(files))
 		for i, f := range files {
-			if fds[i], err = rawFd(f); err != nil {
+			if fds[i], err = sys.Descriptor(f); err != nil {
 				return err
 			}
 		}
@@ -170,15 +187,6 @@ func (c *conn) send(v any, files ...*os.File) error {
 	}
 	_, err = c.c.Write(b)
 	return err
-}
-
-// rawFd is the descriptor of a file; unlike File.Fd this leaves it as it is, blocking or not.
-func rawFd(f *os.File) (n int, err error) {
-	c, err := f.SyscallConn()
-	if err == nil {
-		err = c.Control(func(fd uintptr) { n = int(fd) })
-	}
-	return n, err
 }
 
 // receive reads a message, and the descriptors that come with it. Errors: io.EOF when the other end is gone.
@@ -325,9 +333,30 @@ func (c *Container) dial() (*conn, error) {
 	return &conn{c: u}, nil
 }
 
+// ask sends a request and waits for the reply. A monitor that has ended takes none, and may have said why.
+//
+// Errors: that of the reply; errNoMonitor.
+func (c *conn) ask(req request, files ...*os.File) (r reply, got []*os.File, err error) {
+	sent := gone(c.send(req, files...))
+	if sent != nil && sent != errNoMonitor {
+		return r, nil, sent
+	}
+	if got, err = c.receive(&r); err != nil {
+		return r, nil, gone(err)
+	}
+	if r.Error != nil {
+		sent = r.Error.unpack()
+	}
+	if sent != nil {
+		closeAll(got)
+		return r, nil, sent
+	}
+	return r, got, nil
+}
+
 // gone turns the end of a connection into errNoMonitor.
 func gone(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+	if errors.Is(err, io.EOF) || packet.Gone(err) {
 		return errNoMonitor
 	}
 	return err

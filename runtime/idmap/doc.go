@@ -9,5 +9,5 @@
 //   - Single: only 0 is mapped, to the caller himself. Everyone may make that, wherever user namespaces are on.
 //     Files of other owners cannot exist then; who stores them records the owners in extended attributes.
 //
-// After [Identity.Reexec] all code is root of its namespace, and [Inside] says who the caller really is.
+// After [Identity.Reexec] or [Identity.StartProgram] all code is root of its namespace, and [Inside] says who the caller really is.
 package idmap

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // The test binary is what Reexec runs again: "idmap-outer" is a program as the user calls it, "idmap-inner" what it
@@ -33,15 +35,8 @@ func TestMain(m *testing.M) {
 			id.UIDs = rangesToMap(id.UID, []subRange{{3000000000, 10}})
 		}
 		reexec := func() (int, error) { return id.Reexec("idmap-inner") }
-		switch os.Getenv("IDMAP_BEGUN") {
-		case "go on":
-			reexec = Begin("idmap-inner").Reexec
-		case "drop":
-			b := Begin("idmap-inner")
-			b.Drop()
-			_, left := unix.Wait4(-1, nil, 0, nil)
-			fmt.Println(left)
-			reexec = b.Reexec
+		if os.Getenv("IDMAP_PROGRAM") != "" {
+			reexec = func() (int, error) { return startProgram(id, "idmap-inner") }
 		}
 		code, err := reexec()
 		if err != nil {
@@ -52,6 +47,21 @@ func TestMain(m *testing.M) {
 		inner()
 	}
 	os.Exit(m.Run())
+}
+
+// startProgram is Reexec by StartProgram, in a session and a mount namespace of its own.
+func startProgram(id *Identity, argv0 string) (int, error) {
+	self, err := executable()
+	if err != nil {
+		return 125, err
+	}
+	pid, err := id.StartProgram(self, []string{argv0}, os.Environ(), "/", []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		&syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS})
+	if err != nil {
+		return 125, err
+	}
+	status, err := sys.WaitProgram(pid)
+	return status.ExitStatus(), err
 }
 
 // A report is what the inner process sees of itself.

@@ -8,13 +8,14 @@ import (
 	"os/exec"
 	"os/signal"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// envIdentity carries the Identity to the process that Reexec starts.
+// envIdentity carries the Identity to the process that Reexec or StartProgram starts.
 const envIdentity = "_LAMINA_IDENTITY"
 
 // Reexec runs this program again, with the same arguments but argv0 for the first, as root of a new user namespace,
@@ -41,12 +42,12 @@ func (id *Identity) reexec(argv0 string, start func(*exec.Cmd) error) (code int,
 	if err != nil {
 		return 125, err
 	}
-	told, err := json.Marshal(id)
+	env, err := id.environ(os.Environ())
 	if err != nil {
 		return 125, err
 	}
 	cmd := &exec.Cmd{
-		Path: self, Args: append([]string{argv0}, os.Args[1:]...), Env: append(os.Environ(), envIdentity+"="+string(told)),
+		Path: self, Args: append([]string{argv0}, os.Args[1:]...), Env: env,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	}
@@ -64,6 +65,13 @@ func (id *Identity) reexec(argv0 string, start func(*exec.Cmd) error) (code int,
 	defer close(done)
 	go forward(cmd.Process, signals, done)
 	return exitCode(cmd.Wait(), cmd.ProcessState)
+}
+
+// environ is env with what tells Inside of the identity, in place of what tells it of another one: of two the first would count.
+func (id *Identity) environ(env []string) ([]string, error) {
+	told, err := json.Marshal(id)
+	env = slices.DeleteFunc(slices.Clone(env), func(s string) bool { return strings.HasPrefix(s, envIdentity+"=") })
+	return append(env, envIdentity+"="+string(told)), err
 }
 
 // executable is the program's path. /proc/self/exe would do, but leads into the mount namespace it was executed in,

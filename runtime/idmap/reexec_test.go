@@ -2,7 +2,6 @@ package idmap
 
 import (
 	"bufio"
-	"bytes"
 	"os"
 	"os/exec"
 	"strconv"
@@ -42,25 +41,33 @@ func TestReexecWithRange(t *testing.T) {
 	}
 }
 
-func TestBegunGoesOn(t *testing.T) {
+// TestToldTwice: what a program of ours has told another one, which has come here in its environment, does not count.
+func TestToldTwice(t *testing.T) {
 	needUserNS(t)
 	uid, gid := ordinaryUser(t)
-	r := runReport(t, outer(t, uid, gid, "report", "IDMAP_BEGUN=go on"))
-	if r.Inside.Kind != SubIDs || r.Euid != 0 || !strings.HasPrefix(r.UIDMap, "0 "+strconv.Itoa(uid)+" 1 1 ") {
-		t.Errorf("%+v", r)
+	for _, how := range []string{"IDMAP_PROGRAM=yes", "IDMAP_PROGRAM="} {
+		r := runReport(t, outer(t, uid, gid, "report", how, envIdentity+`={"Kind":"single","UID":7}`))
+		if r.Inside.Kind != SubIDs || r.Inside.UID != uid {
+			t.Errorf("%s: inside: %+v, want a user %d with a range", how, r.Inside, uid)
+		}
 	}
 }
 
-// TestBegunIsDropped: nothing is executed, and no process is left.
-func TestBegunIsDropped(t *testing.T) {
+func TestStartProgram(t *testing.T) {
 	needUserNS(t)
 	uid, gid := ordinaryUser(t)
-	cmd := outer(t, uid, gid, "report", "IDMAP_BEGUN=drop")
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
-	if cmd.ProcessState.ExitCode() != 125 || string(out) != "no child processes\n" || !strings.Contains(errs.String(), errDropped.Error()) {
-		t.Errorf("%v: %q, %q", err, out, errs.String())
+	r := runReport(t, outer(t, uid, gid, "report", "IDMAP_PROGRAM=yes"))
+	if r.Inside.Kind != SubIDs || r.Inside.UID != uid || r.Inside.GID != gid || len(r.Inside.Missing) > 0 {
+		t.Errorf("inside: %+v, want a user %d with a range and nothing missing", r.Inside, uid)
+	}
+	if r.Euid != 0 || !strings.HasPrefix(r.UIDMap, "0 "+strconv.Itoa(uid)+" 1 1 ") {
+		t.Errorf("user %d, map %q; want root, and a range from 1 on", r.Euid, r.UIDMap)
+	}
+	if own, _ := os.Readlink("/proc/self/ns/mnt"); r.MountNS == own {
+		t.Error("mount namespace is the caller's")
+	}
+	if session := r.Status["NSsid"]; session != strconv.Itoa(r.Pid) {
+		t.Errorf("session %s of process %d", session, r.Pid)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,28 +28,30 @@ import (
 // Errors: say what is missing when the kernel, newuidmap(1) or newgidmap(1) refuses.
 // Source: user_namespaces(7), "User and group ID mappings".
 func Start(cmd *exec.Cmd, uids, gids []specs.LinuxIDMapping, flags uintptr) error {
-	return start(cmd, uids, gids, flags, func() error { return nil })
+	return start(cmd, func(s *sys.Spawn) (pid int, err error) {
+		s.Flags = flags
+		return spawnMapped(s, uids, gids)
+	})
 }
 
-// start is Start. The program begins when hold returns, or not, with its error.
-func start(cmd *exec.Cmd, uids, gids []specs.LinuxIDMapping, flags uintptr, hold func() error) error {
-	if !mapped(uids, 0) || !mapped(gids, 0) {
-		return errors.New("start in a user namespace: user and group 0 must be mapped")
+// StartProgram is sys.StartProgram as root of a new user namespace, in which Inside tells the identity. Of attr, Cloneflags
+// and Setsid are respected.
+//
+// Errors: those of Start.
+func (id *Identity) StartProgram(path string, args, env []string, dir string, files []*os.File, attr *syscall.SysProcAttr) (pid int, err error) {
+	if env, err = id.environ(env); err != nil {
+		return 0, err
 	}
-	var mapErr error
-	err := spawn(cmd, sys.Spawn{Flags: flags | unix.CLONE_NEWUSER}, func(pid int) error {
-		if mapErr = WriteMaps(pid, uids, gids); mapErr == nil {
-			mapErr = hold()
+	s := &sys.Spawn{Path: path, Args: args, Env: env, Dir: dir, Flags: attr.Cloneflags, Setsid: attr.Setsid}
+	for _, f := range files {
+		fd, err := sys.Descriptor(f)
+		if err != nil {
+			return 0, err
 		}
-		return mapErr
-	})
-	switch {
-	case mapErr != nil:
-		return mapErr
-	case isClone(err):
-		return thisHost.explain(err)
+		s.Files = append(s.Files, fd)
 	}
-	return err
+	defer goruntime.KeepAlive(files)
+	return spawnMapped(s, id.UIDs, id.GIDs)
 }
 
 // StartBeside starts cmd, as Start does, in the user namespace that the process pid is in. It belongs to the caller, who has
@@ -59,27 +62,60 @@ func StartBeside(cmd *exec.Cmd, pid int) error {
 		return fmt.Errorf("user namespace: %w", err)
 	}
 	defer ns.Close()
-	return spawn(cmd, sys.Spawn{Join: []sys.Join{{Fd: int(ns.Fd()), Types: unix.CLONE_NEWUSER}}}, nil)
+	return start(cmd, func(s *sys.Spawn) (pid int, err error) {
+		s.Join = []sys.Join{{Fd: int(ns.Fd()), Types: unix.CLONE_NEWUSER}}
+		return spawn(s, nil)
+	})
 }
 
-// spawn starts cmd as root of the user namespace that s says.
-func spawn(cmd *exec.Cmd, s sys.Spawn, release func(pid int) error) error {
+// start starts cmd by a spawn of its program.
+func start(cmd *exec.Cmd, spawn func(*sys.Spawn) (pid int, err error)) error {
 	files, undo, err := stdio(cmd)
 	defer undo()
 	if err != nil {
 		return err
 	}
-	s.Path, s.Args, s.Env, s.Dir, s.Files, s.Root = cmd.Path, cmd.Args, cmd.Environ(), cmd.Dir, files, true
+	s := &sys.Spawn{Path: cmd.Path, Args: cmd.Args, Env: cmd.Environ(), Dir: cmd.Dir, Files: files}
 	if a := cmd.SysProcAttr; a != nil {
 		s.Setsid, s.Pdeathsig = a.Setsid, a.Pdeathsig
 	}
-	pid, pidfd, err := s.Start(release)
+	pid, err := spawn(s)
 	if err != nil {
-		return fmt.Errorf("start %s: %w", cmd.Path, err)
+		return err
 	}
-	defer sys.Close(pidfd)
 	cmd.Process, err = os.FindProcess(pid) // never fails on Unix; not waited for, so the pid is still its
 	return err
+}
+
+// spawnMapped starts a process as root of a new user namespace with the maps.
+func spawnMapped(s *sys.Spawn, uids, gids []specs.LinuxIDMapping) (pid int, err error) {
+	if !mapped(uids, 0) || !mapped(gids, 0) {
+		return 0, errors.New("start in a user namespace: user and group 0 must be mapped")
+	}
+	s.Flags |= unix.CLONE_NEWUSER
+	var mapErr error
+	pid, err = spawn(s, func(pid int) error {
+		mapErr = WriteMaps(pid, uids, gids)
+		return mapErr
+	})
+	switch {
+	case mapErr != nil:
+		return 0, mapErr
+	case isClone(err):
+		return 0, thisHost.explain(err)
+	}
+	return pid, err
+}
+
+// spawn starts a process as root of the user namespace that s says.
+func spawn(s *sys.Spawn, release func(pid int) error) (pid int, err error) {
+	s.Root = true
+	pid, pidfd, err := s.Start(release)
+	if err != nil {
+		return 0, fmt.Errorf("start %s: %w", s.Path, err)
+	}
+	sys.Close(pidfd)
+	return pid, nil
 }
 
 // isClone reports whether err is of clone(2) itself, not of what came after it.

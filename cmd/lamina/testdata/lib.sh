@@ -18,6 +18,16 @@ until_ok() {
 # in_state NAME STATE: for until_ok.
 in_state() { [ "$(lamina inspect -f '{{.State.Status}}' "$1")" = "$2" ]; }
 
+# figure FORMAT NAME: of a container, which a busy machine may not have at the first try.
+figure() {
+	local f n=0
+	while f=$(lamina stats --no-stream --format "$1" $2); [ -z "${f##*--*}" ]; do
+		n=$((n + 1))
+		[ $n -lt 20 ] || fail "no $1 of $2"
+	done
+	echo "$f"
+}
+
 # has FILE PATTERN: for until_ok.
 has() { grep -q -- "$2" "$1"; }
 

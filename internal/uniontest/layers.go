@@ -119,7 +119,8 @@ func mountsBelow(dir string) []string {
 }
 
 // treeHash says everything about every object of a tree that writing to it would change, by path. The access time
-// is left out for symbolic links, which cannot be read without moving it.
+// is left out for symbolic links, which cannot be read without moving it; the number of blocks for all, which the disk
+// counts anew when it writes a file back.
 type treeHash map[string]string
 
 // maxContent is how many bytes of a tree have their content compared. Behind it the change time, which nobody can
@@ -159,7 +160,7 @@ func (h *hasher) object(dirfd int, name, path string) error {
 		fmt.Fprintf(&b, " atime=%d.%09d", st.Atim.Sec, st.Atim.Nsec)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		fmt.Fprintf(&b, " size=%d blocks=%d", st.Size, st.Blocks)
+		fmt.Fprintf(&b, " size=%d", st.Size)
 	}
 	flags := unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NOATIME
 	switch st.Mode & unix.S_IFMT {
@@ -182,7 +183,8 @@ func (h *hasher) object(dirfd int, name, path string) error {
 		defer f.Close()
 		b.WriteString(h.xattrsOf(fd))
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
-			if h.read += st.Blocks * 512; h.read <= maxContent && st.Size <= maxContent {
+			if st.Size <= maxContent-h.read {
+				h.read += st.Size
 				sum := sha256.New()
 				if _, err := io.CopyBuffer(sum, struct{ io.Reader }{f}, h.buf); err != nil {
 					return fmt.Errorf("read %s: %w", path, err)

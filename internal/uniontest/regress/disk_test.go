@@ -233,6 +233,31 @@ func TestCopyUpSharesBlocks(t *testing.T) {
 	}
 }
 
+// How many blocks a file has changes when the disk writes it back, and nobody has written to it then: what looks whether
+// the lowers are untouched must not take it for a write.
+func TestBlocksOfLowersMayChange(t *testing.T) {
+	mnt := disk(t, "xfs", 512, "defaults")
+	l := newLayers(t)
+	l.Lowers = []string{mnt + "/lower"}
+	must(t, os.Mkdir(l.Lowers[0], 0o755))
+	path := l.Lowers[0] + "/growing"
+	f, err := os.Create(path)
+	must(t, err)
+	defer f.Close()
+	for range 100 {
+		_, err = f.Write(make([]byte, 5000))
+		must(t, err)
+	}
+	var before, after unix.Stat_t
+	must(t, unix.Stat(path, &before))
+	uniontest.Start(t, uniontest.Laminafs, l)
+	must(t, f.Close()) // gives back what was allocated ahead
+	must(t, unix.Stat(path, &after))
+	if before.Blocks == after.Blocks || before.Ctim != after.Ctim {
+		t.Errorf("%d blocks at %v, then %d at %v: this disk shows nothing", before.Blocks, before.Ctim, after.Blocks, after.Ctim)
+	}
+}
+
 // Numbers of different devices may be the same: xino=off shows them as they are.
 func TestXinoOff(t *testing.T) {
 	l := newLayers(t)

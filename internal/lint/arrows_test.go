@@ -14,11 +14,11 @@ import (
 // A part is a folder with all that is below it, unless a longer one is listed. Tests may import internal/uniontest
 // besides.
 var arrows = map[string][]string{
-	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/beside", "internal/figures", "internal/metrics", "internal/endpoint", "internal/livemount", "internal/mountopt", "internal/sys", "internal/sysmon", "internal/heap"},
-	"runtime":            {"runtime/layertar", "internal/beside", "internal/endpoint", "internal/figures", "internal/livemount", "internal/metrics", "whiteout", "internal/override", "internal/sys", "internal/fault", "internal/sysmon", "internal/heap"}, // mounts by running laminafs
+	"cmd":                {"runtime", "unionfs", "unionfs/transport", "bench", "whiteout", "internal/beside", "internal/figures", "internal/metrics", "internal/endpoint", "internal/livemount", "internal/mountopt", "internal/packet", "internal/sys", "internal/sysmon", "internal/heap", "internal/version"},
+	"runtime":            {"runtime/layertar", "internal/beside", "internal/endpoint", "internal/figures", "internal/livemount", "internal/metrics", "whiteout", "internal/override", "internal/packet", "internal/sys", "internal/fault", "internal/sysmon", "internal/heap", "internal/jsontext"}, // mounts by running laminafs
 	"runtime/layertar":   {"whiteout", "internal/override", "internal/sys"},
 	"unionfs":            {"copyup", "whiteout", "internal/figures", "internal/override", "internal/claim", "internal/sys", "internal/fault"},
-	"unionfs/transport":  {"internal/figures", "internal/sys", "internal/sysmon", "internal/uring"},
+	"unionfs/transport":  {"internal/figures", "internal/packet", "internal/sys", "internal/sysmon", "internal/uring"},
 	"copyup":             {"whiteout", "internal/override", "internal/sys", "internal/fault"},
 	"whiteout":           {"internal/sys"},
 	"internal/override":  {"internal/sys"},
@@ -30,10 +30,13 @@ var arrows = map[string][]string{
 	"internal/endpoint":  {},
 	"internal/livemount": {"internal/sys"},
 	"internal/mountopt":  {"internal/endpoint", "unionfs", "unionfs/transport", "whiteout"},
+	"internal/packet":    {},
 	"internal/sys":       {},
 	"internal/sysmon":    {},
 	"internal/uring":     {"internal/sys"},
+	"internal/version":   {},
 	"internal/fault":     {},
+	"internal/jsontext":  {},
 	"internal/lint":      {},
 	"internal/uniontest": {"unionfs", "unionfs/transport", "whiteout", "internal/override", "internal/sys", "internal/sysmon", "internal/figures", "internal/fault", "internal/metrics", "runtime"},
 	"bench":              {"internal/sys", "internal/sysmon"},

@@ -297,7 +297,7 @@ func (h *Helper) stop(t testing.TB) {
 		if err != nil {
 			t.Errorf("helper as %s: %v", h.who, err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Errorf("helper as %s hangs", h.who)
 		_ = h.cmd.Process.Kill()
 	}

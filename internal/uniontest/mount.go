@@ -41,7 +41,7 @@ const (
 // Limits for what a working system does at once.
 const (
 	mountLimit   = 60 * time.Second
-	unmountLimit = 60 * time.Second
+	unmountLimit = 5 * time.Minute // it waits for a disk that others write to
 	busyLimit    = 20 * time.Second
 )
 

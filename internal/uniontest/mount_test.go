@@ -94,7 +94,7 @@ func TestStart(t *testing.T) {
 func TestCleanupFinds(t *testing.T) {
 	change := map[string]func(lower string) error{
 		"content": func(l string) error { return os.WriteFile(l+"/d/f", []byte("TWO"), 0) },
-		"time":    func(l string) error { return os.Chmod(l+"/d/f", 0o644) },
+		"time":    func(l string) error { return os.Chmod(l+"/d/f", 0o640) },
 		"new":     func(l string) error { return os.WriteFile(l+"/d/g", nil, 0o600) },
 		"gone":    func(l string) error { return os.Remove(l + "/d/f") },
 		"access": func(l string) error {

@@ -15,6 +15,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // scriptRequest is what the runner of a script asks of its helper, which holds the descriptors between commands.
@@ -765,7 +767,7 @@ func fallocate(s *session, a []string) (string, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return "", err
 	}
-	return "", unix.Fallocate(s.fd(a[0]), mode, off, n)
+	return "", sys.Fallocate(s.fd(a[0]), mode, off, n)
 }
 
 func copyRange(s *session, a []string) (string, error) {

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// callLimit is how long one command of a script may take. None that works needs a hundredth of it.
-const callLimit = 20 * time.Second
+// callLimit is how long one command of a script may take. None that works needs a hundredth of it, but one that waits for the disk.
+const callLimit = time.Minute
 
 // Config is one way to run scripts.
 type Config struct {

@@ -192,7 +192,7 @@ func (s *store) read(name string) string {
 
 // try runs a program in the store's environment.
 func (s *store) try(argv ...string) (uniontest.Result, error) {
-	argv = append([]string{"timeout", "-k", "10", "180"}, argv...)
+	argv = append([]string{"timeout", "-k", "10", "600"}, argv...)
 	return s.h.Exec(uniontest.Command{Argv: argv, Dir: s.dir, Env: s.env})
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long what ends by itself may take to: a server that writes back, say.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // kept begins the names of files that are removed when the test process has ended.
 const kept = "uniontest-bin-"

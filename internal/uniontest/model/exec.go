@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // Exec does operations on a real tree. It is used by one goroutine at a time.
@@ -228,7 +230,7 @@ func (e *Exec) io(op Op, r *Result) (err error) {
 	case "seekhole":
 		return e.seek(op, fd, unix.SEEK_HOLE, r)
 	case "fallocate":
-		return unix.Fallocate(fd, uint32(op.flags(fallocateFlags)), op.Off, op.Len)
+		return sys.Fallocate(fd, uint32(op.flags(fallocateFlags)), op.Off, op.Len)
 	case "fsync":
 		return unix.Fsync(fd)
 	case "copy":

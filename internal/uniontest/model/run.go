@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/internal/uniontest"
 	"golang.org/x/sys/unix"
 )
@@ -46,7 +47,7 @@ func (tg Target) ProbeCaps(dir string) (Caps, error) {
 		}
 		defer os.Remove(f.Name())
 		defer f.Close()
-		return f.Truncate(4*pageSize) == nil && unix.Fallocate(int(f.Fd()), mode, pageSize, pageSize) == nil
+		return f.Truncate(4*pageSize) == nil && sys.Fallocate(int(f.Fd()), mode, pageSize, pageSize) == nil
 	}
 	if !probe(unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE) {
 		return c, fmt.Errorf("the filesystem of %s cannot punch holes", dir)
@@ -236,7 +237,7 @@ func Run(t *testing.T, tg Target, p Plan) {
 			wg.Go(func() {
 				a, err := s.call(call{Shared: &sharedCall{
 					Dir: w.path(shared), Seed: p.Seed, Who: phase*len(sharers) + n, Steps: p.Steps,
-					CopyUpMeetsUnlink: tg.Sys == uniontest.Overlay,
+					Overlay: tg.Sys == uniontest.Overlay,
 				}})
 				got[n], errs[n] = a.Shared, err
 			})

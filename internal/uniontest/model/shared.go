@@ -29,9 +29,10 @@ type sharedCall struct {
 	Who   int
 	Steps int
 
-	// CopyUpMeetsUnlink says that a copy-up may fail with EEXIST, as the kernel's overlay does where the name was unlinked
-	// meanwhile and the whiteout is in its place.
-	CopyUpMeetsUnlink bool
+	// Overlay is the kernel's overlayfs. A copy-up there fails with EEXIST where the name was unlinked meanwhile and the whiteout is
+	// in its place. And it takes the lock of a file for copy-ups and link counts so that a signal ends the wait for it
+	// (fs/overlayfs/util.c, ovl_inode_lock_interruptible), and the Go runtime signals its own threads: nothing is changed then.
+	Overlay bool
 }
 
 // sharedLog is what it did.
@@ -130,7 +131,10 @@ func (c *sharedCall) run() (*sharedLog, error) {
 			log.Names += gain
 			continue
 		}
-		if c.CopyUpMeetsUnlink && (what == "append" || what == "chmod") {
+		if c.Overlay {
+			allowed = append(allowed, unix.EINTR)
+		}
+		if c.Overlay && (what == "append" || what == "chmod") {
 			allowed = append(allowed, unix.EEXIST)
 		}
 		ok := false

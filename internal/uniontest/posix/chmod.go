@@ -2,6 +2,8 @@ package posix
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 var chmodCases = []Case{
@@ -145,7 +147,7 @@ var chmodCases = []Case{
 		t.mode("f", 0o777)
 	}},
 	{"fallocate(2): set-uid and set-gid fall when another than root allocates", "root", "file f abc; mode f 06777", func(t *T) {
-		t.bob(func() { t.ok(unix.Fallocate(t.open("f", unix.O_RDWR), 0, 0, 8192)) })
+		t.bob(func() { t.ok(sys.Fallocate(t.open("f", unix.O_RDWR), 0, 0, 8192)) })
 		t.mode("f", 0o777)
 	}},
 	{"capabilities(7): a write drops the file's capabilities", "root caps", "file f abc", func(t *T) {

@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 const (
@@ -30,89 +32,89 @@ var zeros64k = strings.Repeat("\x00", 65536)
 var fallocateCases = []Case{
 	{"fallocate(2): mode 0 allocates and lengthens, with zeros", "", "file f abc", func(t *T) {
 		fd := t.open("f", unix.O_RDWR)
-		t.ok(unix.Fallocate(fd, 0, 0, 10000))
+		t.ok(sys.Fallocate(fd, 0, 0, 10000))
 		t.size("f", 10000)
 		t.true(t.stat("f").Blocks*512 >= 10000, "only %d blocks", t.stat("f").Blocks)
 		t.is("f", "abc"+strings.Repeat("\x00", 9997))
 	}},
 	{"fallocate(2): mode 0 within the file changes no byte and no size", "", "file f abcdef", func(t *T) {
-		t.ok(unix.Fallocate(t.open("f", unix.O_RDWR), 0, 1, 2))
+		t.ok(sys.Fallocate(t.open("f", unix.O_RDWR), 0, 1, 2))
 		t.is("f", "abcdef")
 	}},
 	{"fallocate(2): FALLOC_FL_KEEP_SIZE allocates beyond the end and keeps the size", "", "file f abc", func(t *T) {
 		fd := t.open("f", unix.O_RDWR)
-		t.ok(unix.Fallocate(fd, keepSize, 0, 100000))
+		t.ok(sys.Fallocate(fd, keepSize, 0, 100000))
 		t.is("f", "abc")
 		t.true(t.stat("f").Blocks*512 >= 100000, "only %d blocks", t.stat("f").Blocks)
 	}},
 	{"fallocate(2): FALLOC_FL_PUNCH_HOLE makes zeros and frees blocks", "punch", "file f", func(t *T) {
 		fd, all := t.blocks(4)
 		before := t.stat("f").Blocks
-		t.ok(unix.Fallocate(fd, punch, 65536, 131072))
+		t.ok(sys.Fallocate(fd, punch, 65536, 131072))
 		t.true(t.read("f") == all[:65536]+zeros64k+zeros64k+all[196608:], "content differs")
 		t.ok(unix.Fsync(fd)) // delayed allocation has counted its blocks by now
 		t.true(t.stat("f").Blocks < before || before == 0, "no block was freed")
 	}},
 	{"fallocate(2): FALLOC_FL_PUNCH_HOLE of parts of blocks", "punch", "file f abcdef", func(t *T) {
-		t.ok(unix.Fallocate(t.open("f", unix.O_RDWR), punch, 1, 3))
+		t.ok(sys.Fallocate(t.open("f", unix.O_RDWR), punch, 1, 3))
 		t.is("f", "a\x00\x00\x00ef")
 	}},
 	{"fallocate(2): FALLOC_FL_PUNCH_HOLE is seen through a mapping", "punch", "file f", func(t *T) {
 		fd, _ := t.blocks(2)
 		m := t.mmap(fd, 131072, readOnly, unix.MAP_SHARED)
 		t.eq("before", m[0], byte('a'))
-		t.ok(unix.Fallocate(fd, punch, 0, 65536))
+		t.ok(sys.Fallocate(fd, punch, 0, 65536))
 		t.eq("after", m[0], byte(0))
 		t.eq("rest", m[65536], byte('b'))
 	}},
 	{"fallocate(2): FALLOC_FL_ZERO_RANGE makes zeros, and lengthens unless told to keep the size", "zero", "file f abcdef", func(t *T) {
 		fd := t.open("f", unix.O_RDWR)
-		t.ok(unix.Fallocate(fd, zero, 1, 3))
+		t.ok(sys.Fallocate(fd, zero, 1, 3))
 		t.is("f", "a\x00\x00\x00ef")
-		t.ok(unix.Fallocate(fd, zero|keepSize, 5, 10))
+		t.ok(sys.Fallocate(fd, zero|keepSize, 5, 10))
 		t.is("f", "a\x00\x00\x00e\x00")
-		t.ok(unix.Fallocate(fd, zero, 5, 5))
+		t.ok(sys.Fallocate(fd, zero, 5, 5))
 		t.is("f", "a\x00\x00\x00e\x00\x00\x00\x00\x00")
 	}},
 	{"fallocate(2): FALLOC_FL_COLLAPSE_RANGE removes a part", "collapse", "file f", func(t *T) {
 		fd, all := t.blocks(3)
-		t.ok(unix.Fallocate(fd, collapse, 65536, 65536))
+		t.ok(sys.Fallocate(fd, collapse, 65536, 65536))
 		t.true(t.read("f") == all[:65536]+all[131072:], "content differs")
 	}},
 	{"fallocate(2): FALLOC_FL_INSERT_RANGE makes room", "insert", "file f", func(t *T) {
 		fd, all := t.blocks(2)
-		t.ok(unix.Fallocate(fd, insert, 65536, 65536))
+		t.ok(sys.Fallocate(fd, insert, 65536, 65536))
 		t.true(t.read("f") == all[:65536]+zeros64k+all[65536:], "content differs")
 	}},
 	{"fallocate(2): moves mtime and ctime", "", "file f abc", func(t *T) {
 		fd := t.open("f", unix.O_RDWR)
-		t.touches(func() { t.ok(unix.Fallocate(fd, 0, 0, 10000)) }, "f mc")
+		t.touches(func() { t.ok(sys.Fallocate(fd, 0, 0, 10000)) }, "f mc")
 	}},
 	{"fallocate(2): EBADF on a descriptor open for reading", "", "file f abc", func(t *T) {
-		t.fails(unix.Fallocate(t.open("f", unix.O_RDONLY), 0, 0, 10), unix.EBADF)
+		t.fails(sys.Fallocate(t.open("f", unix.O_RDONLY), 0, 0, 10), unix.EBADF)
 	}},
 	{"fallocate(2): EINVAL for a negative offset and a length that is not positive", "", "file f abc", func(t *T) {
 		fd := t.open("f", unix.O_RDWR)
-		t.fails(unix.Fallocate(fd, 0, -1, 10), unix.EINVAL)
-		t.fails(unix.Fallocate(fd, 0, 0, 0), unix.EINVAL)
-		t.fails(unix.Fallocate(fd, 0, 0, -1), unix.EINVAL)
+		t.fails(sys.Fallocate(fd, 0, -1, 10), unix.EINVAL)
+		t.fails(sys.Fallocate(fd, 0, 0, 0), unix.EINVAL)
+		t.fails(sys.Fallocate(fd, 0, 0, -1), unix.EINVAL)
 		t.is("f", "abc")
 	}},
 	{"fallocate(2): EFBIG beyond the largest file", "", "file f abc", func(t *T) {
-		t.fails(unix.Fallocate(t.open("f", unix.O_RDWR), 0, 1<<62, 1<<62), unix.EFBIG)
+		t.fails(sys.Fallocate(t.open("f", unix.O_RDWR), 0, 1<<62, 1<<62), unix.EFBIG)
 		t.is("f", "abc")
 	}},
 	{"fallocate(2): EOPNOTSUPP for a punch without FALLOC_FL_KEEP_SIZE", "", "file f abc", func(t *T) {
-		t.fails(unix.Fallocate(t.open("f", unix.O_RDWR), unix.FALLOC_FL_PUNCH_HOLE, 0, 1), unix.EOPNOTSUPP, unix.EINVAL)
+		t.fails(sys.Fallocate(t.open("f", unix.O_RDWR), unix.FALLOC_FL_PUNCH_HOLE, 0, 1), unix.EOPNOTSUPP, unix.EINVAL)
 		t.is("f", "abc")
 	}},
 	{"fallocate(2): ESPIPE for a FIFO", "", "fifo p", func(t *T) {
-		t.fails(unix.Fallocate(t.open("p", unix.O_RDWR), 0, 0, 1), unix.ESPIPE)
+		t.fails(sys.Fallocate(t.open("p", unix.O_RDWR), 0, 0, 1), unix.ESPIPE)
 	}},
 	{"posix_fallocate(3): of an unlinked file", "", "file f abc", func(t *T) {
 		fd := t.open("f", unix.O_RDWR)
 		t.unlink("f")
-		t.ok(unix.Fallocate(fd, 0, 0, 8192))
+		t.ok(sys.Fallocate(fd, 0, 0, 8192))
 		t.eq("size", t.fstat(fd).Size, int64(8192))
 	}},
 }
@@ -159,7 +161,7 @@ var seekCases = []Case{
 		fd := t.open("f", unix.O_RDWR)
 		t.pwrite(fd, strings.Repeat("x", 196608), 0)
 		t.seek(fd, 0, unix.SEEK_HOLE, 196608)
-		t.ok(unix.Fallocate(fd, punch, 65536, 65536))
+		t.ok(sys.Fallocate(fd, punch, 65536, 65536))
 		t.seek(fd, 0, unix.SEEK_HOLE, 65536)
 		t.seek(fd, 65536, unix.SEEK_DATA, 131072)
 	}},

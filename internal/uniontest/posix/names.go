@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	goruntime "runtime"
 	"slices"
 	"strings"
 
@@ -154,19 +155,15 @@ func deepTree(depth int) string {
 	return b.String()
 }
 
-// listAll reads the directory with getdents64 through a buffer of the size, so that it takes many calls.
+// listAll names what is in the directory, without . and .., read through a buffer of the size.
 func (t *T) listAll(name string, buf int) []string {
-	fd := t.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
-	b := make([]byte, buf)
 	var names []string
-	for {
-		n, err := unix.Getdents(fd, b)
-		t.ok(err)
-		if n == 0 {
-			return names
+	for _, e := range t.records(t.open(name, unix.O_RDONLY|unix.O_DIRECTORY), buf) {
+		if e.name != "." && e.name != ".." {
+			names = append(names, e.name)
 		}
-		_, _, names = unix.ParseDirent(b[:n], -1, names)
 	}
+	return names
 }
 
 // dirent is one record of getdents64(2).
@@ -177,7 +174,20 @@ type dirent struct {
 	name string
 }
 
-// getdents reads one buffer of records.
+// records reads what is left of a directory through a buffer of the size. Only a call that gives nothing is the end:
+// one that a signal meets gives what it has so far, and the Go runtime signals its own threads.
+func (t *T) records(fd, buf int) []dirent {
+	var all []dirent
+	for {
+		es := t.getdents(fd, buf)
+		if len(es) == 0 {
+			return all
+		}
+		all = append(all, es...)
+	}
+}
+
+// getdents reads one buffer of records: one at least, and not always as many as there is room for.
 func (t *T) getdents(fd, buf int) []dirent {
 	b := make([]byte, buf)
 	n, err := unix.Getdents(fd, b)
@@ -197,16 +207,9 @@ func (t *T) getdents(fd, buf int) []dirent {
 
 var readdirCases = []Case{
 	{"readdir(3): lists every name once, with . and ..", "", "dir d; names d 1000", func(t *T) {
-		fd := t.open("d", unix.O_RDONLY)
 		seen := map[string]int{}
-		for {
-			es := t.getdents(fd, 1000)
-			if len(es) == 0 {
-				break
-			}
-			for _, e := range es {
-				seen[e.name]++
-			}
+		for _, e := range t.records(t.open("d", unix.O_RDONLY), 1000) {
+			seen[e.name]++
 		}
 		t.eq("names", len(seen), 1002)
 		for name, n := range seen {
@@ -216,7 +219,7 @@ var readdirCases = []Case{
 	}},
 	{"readdir(3): d_type and d_ino agree with stat, of . and .. too", "",
 		"dir d; dir d/dir; file d/file; symlink d/symlink x; fifo d/fifo; sock d/sock; link d/file d/link", func(t *T) {
-			es := t.getdents(t.open("d", unix.O_RDONLY), 65536)
+			es := t.records(t.open("d", unix.O_RDONLY), 65536)
 			t.eq("records", len(es), 8)
 			for _, e := range es {
 				st := t.stat("d/" + e.name)
@@ -231,7 +234,7 @@ var readdirCases = []Case{
 	{"readdir(3): d_ino stays what it was after a first change to each object", "",
 		"dir d; dir d/dir; file d/file abc; symlink d/symlink x; file d/other; link d/other d/link", func(t *T) {
 			before := map[string]uint64{}
-			for _, e := range t.getdents(t.open("d", unix.O_RDONLY), 65536) {
+			for _, e := range t.records(t.open("d", unix.O_RDONLY), 65536) {
 				before[e.name] = e.ino
 			}
 			t.appendTo("d/file", "d")
@@ -239,7 +242,7 @@ var readdirCases = []Case{
 			t.chmod("d/link", 0o600)
 			t.ok(t.utimens("d/symlink", now, now))
 			t.write("d/new", "")
-			for _, e := range t.getdents(t.open("d", unix.O_RDONLY), 65536) {
+			for _, e := range t.records(t.open("d", unix.O_RDONLY), 65536) {
 				if e.name == "new" || e.name == ".." {
 					continue
 				}
@@ -262,12 +265,12 @@ var readdirCases = []Case{
 	}},
 	{"rewinddir(3): shows what has changed since", "", "dir d; file d/a; file d/b", func(t *T) {
 		fd := t.open("d", unix.O_RDONLY)
-		t.eq("records", len(t.getdents(fd, 65536)), 4)
+		t.eq("records", len(t.records(fd, 65536)), 4)
 		t.unlink("d/a")
 		t.write("d/c", "")
 		t.seek(fd, 0, unix.SEEK_SET, 0)
 		var names []string
-		for _, e := range t.getdents(fd, 65536) {
+		for _, e := range t.records(fd, 65536) {
 			names = append(names, e.name)
 		}
 		slices.Sort(names)
@@ -275,14 +278,7 @@ var readdirCases = []Case{
 	}},
 	{"seekdir(3): a position that telldir gave leads back to the same name", "", "dir d; names d 500", func(t *T) {
 		fd := t.open("d", unix.O_RDONLY)
-		var all []dirent
-		for {
-			es := t.getdents(fd, 700)
-			if len(es) == 0 {
-				break
-			}
-			all = append(all, es...)
-		}
+		all := t.records(fd, 700)
 		t.eq("records", len(all), 502)
 		for _, i := range []int{0, 1, 7, 100, 250, 499, 500} {
 			t.seek(fd, all[i].off, unix.SEEK_SET, all[i].off)
@@ -342,6 +338,21 @@ var readdirCases = []Case{
 		t.rename("d/a", "d/b")
 		t.eq("names", t.listAll("d", 4096), []string{"b"})
 	}},
+	{"getdents(2): a reader that signals meet sees every name once", "", "dir d; names d 300", func(t *T) {
+		fd := t.open("d", unix.O_RDONLY)
+		defer t.signalled()()
+		for range 50 {
+			t.seek(fd, 0, unix.SEEK_SET, 0)
+			seen := map[string]int{}
+			for _, e := range t.records(fd, 65536) {
+				seen[e.name]++
+			}
+			t.eq("names", len(seen), 302)
+			for name, n := range seen {
+				t.true(n == 1, "%s is listed %d times", name, n)
+			}
+		}
+	}},
 	{"getdents(2): ENOTDIR for a file, EINVAL for a buffer too small", "", "file f; dir d; file d/aname", func(t *T) {
 		_, err := unix.Getdents(t.open("f", unix.O_RDONLY), make([]byte, 1000))
 		t.fails(err, unix.ENOTDIR)
@@ -374,6 +385,18 @@ var readdirCases = []Case{
 		}
 		t.eq("records", []int{na, nb}, []int{402, 402})
 	}},
+}
+
+// signalled has the case's thread signalled without pause, until the function it returns is called. The signal is the
+// one that the Go runtime preempts goroutines with, which it takes for its own.
+func (t *T) signalled() (end func()) {
+	goruntime.LockOSThread()
+	pid, tid := os.Getpid(), unix.Gettid()
+	stop := meanwhile(func() { _ = unix.Tgkill(pid, tid, unix.SIGURG) })
+	return func() {
+		stop()
+		goruntime.UnlockOSThread()
+	}
 }
 
 // manyNames looks at the directory d of so many names, and at it changed.

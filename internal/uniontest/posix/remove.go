@@ -123,23 +123,12 @@ var unlinkCases = []Case{
 		t.lists("", "f")
 	}},
 	{"rm(1): -rf of a tree while another reads it", "", "dir d; dir d/a; names d/a 200; dir d/b; names d/b 200; dir d/b/c; names d/b/c 100", func(t *T) {
-		stop := make(chan struct{})
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					_, _ = os.ReadDir(t.p("d/b")) // may be gone at any moment
-					_, _ = os.ReadFile(t.p("d/a/000100"))
-				}
-			}
-		}()
+		end := meanwhile(func() {
+			_, _ = os.ReadDir(t.p("d/b")) // may be gone at any moment
+			_, _ = os.ReadFile(t.p("d/a/000100"))
+		})
 		t.command("rm", "-rf", t.p("d"))
-		close(stop)
-		<-done
+		end()
 		t.gone("d")
 	}},
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // Case is one clause of a man page.
@@ -141,7 +143,7 @@ func tryFallocate(mode uint32) func(string) error {
 			if err = unix.Ftruncate(fd, 1<<20); err != nil {
 				return err
 			}
-			return unix.Fallocate(fd, mode, 1<<16, 1<<16)
+			return sys.Fallocate(fd, mode, 1<<16, 1<<16)
 		})
 	}
 }

@@ -24,7 +24,7 @@ var debian = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := dir + "/debian.tar"
-	cmd := exec.Command("timeout", "-k", "10", "240", "mmdebstrap", "--quiet", "--variant=apt", "--skip=cleanup/apt",
+	cmd := exec.Command("timeout", "-k", "10", "900", "mmdebstrap", "--quiet", "--variant=apt", "--skip=cleanup/apt",
 		"--customize-hook=chroot \"$1\" apt-get --yes --quiet --no-install-recommends --download-only install "+aptPackages,
 		"--customize-hook=rm -f \"$1\"/var/lib/apt/lists/partial/*",
 		codename(), path)

@@ -43,12 +43,12 @@ sqlite3 -batch db "PRAGMA journal_mode = $1" 'PRAGMA synchronous = FULL' '
 sqlite3 -batch db 'CREATE TABLE hits(writer INT, n INT)'
 pids=()
 for w in 1 2 3 4; do
-	(for n in $(seq 25); do echo ".timeout 60000
+	(for n in $(seq 25); do echo ".timeout 600000
 		BEGIN IMMEDIATE; INSERT INTO hits VALUES ($w, $n); UPDATE item SET size = size + 1 WHERE id = 5; COMMIT;"
 	done | sqlite3 -batch -bail db) &
 	pids+=($!)
 done
-(for n in $(seq 25); do echo '.timeout 60000
+(for n in $(seq 25); do echo '.timeout 600000
 	SELECT count(*) FROM item WHERE id < 1000;'
 done | sqlite3 -batch -bail db | sort -u) &
 pids+=($!)

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hangLimit is how long anything here may take. Nothing that works needs a hundredth of it.
-const hangLimit = 20 * time.Second
+// hangLimit is how long anything here may take. Nothing that works needs a hundredth of it, but where it waits for the disk.
+const hangLimit = time.Minute
 
 var faultFile string
 

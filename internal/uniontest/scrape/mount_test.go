@@ -190,6 +190,20 @@ func TestKilledExporter(t *testing.T) {
 	}
 }
 
+// An unmount is not taken for the end of the exporter.
+func TestUnmountSaysNothing(t *testing.T) {
+	needPrograms(t)
+	l := layers(t)
+	m := uniontest.Start(t, uniontest.Laminafs, l, "metrics=unix:"+socketDir(t, l)+"/m.sock")
+	for range 5 {
+		m.Remount()
+	}
+	m.Unmount()
+	if log := m.Log(); log != "" {
+		t.Errorf("the server has written: %s", log)
+	}
+}
+
 func TestKilledServer(t *testing.T) {
 	needPrograms(t)
 	l := layers(t)

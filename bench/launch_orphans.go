@@ -18,8 +18,13 @@ type orphans struct {
 	stay map[int]bool // those that do not end by themselves
 }
 
-// orphanLimit is how long after its command a process may still have to do.
-const orphanLimit = 5 * time.Second
+const (
+	// orphanLimit is how long after its command a process may still have to do. One that stays is waited for that long.
+	orphanLimit = 5 * time.Second
+
+	// killLimit is how long those that are killed may take to end.
+	killLimit = 30 * time.Second
+)
 
 // adopt makes this process the one that orphans come to.
 func adopt() (*orphans, error) {
@@ -40,7 +45,7 @@ func Adopt() (end func() error, err error) {
 	}
 	return func() error {
 		// Each that dies leaves us its own.
-		err := poll(orphanLimit, func() (bool, error) {
+		err := poll(killLimit, func() (bool, error) {
 			pids := childPids()
 			for _, pid := range pids {
 				o.stay[pid] = true

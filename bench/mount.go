@@ -110,7 +110,7 @@ func (m *Mount) Pid() int {
 }
 
 // unmountLimit is how long something may keep a mount busy that nobody uses any more.
-const unmountLimit = 5 * time.Second
+const unmountLimit = 30 * time.Second
 
 // Unmount ends the mount and its server, and removes the upper.
 func (m *Mount) Unmount() error {

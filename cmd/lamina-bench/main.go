@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/laminafs/lamina/internal/sysmon"
+	"github.com/laminafs/lamina/internal/version"
 )
 
 // The exit statuses that scripts may rely on.
@@ -62,6 +63,7 @@ func rootCommand() *cobra.Command {
 		Short:         "Measure union filesystems and container launchers beside each other",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       version.Module(),
 	}
 	cmd.AddCommand(runCommand(), compareCommand(), showCommand(), listCommand())
 	return cmd

@@ -43,6 +43,7 @@ type state int
 const (
 	unknown state = iota // it may be either
 	live                 // its mount is there
+	seen                 // a mount on its device is there: its own, or by now another's
 	leaving              // its mount is gone
 )
 
@@ -50,6 +51,7 @@ const (
 // namespace ends or its last user goes. Who leaves is waited for without a limit.
 var patience = map[state]time.Duration{
 	live:    500 * time.Millisecond,
+	seen:    2 * time.Second,
 	unknown: 4 * time.Second,
 }
 
@@ -152,13 +154,17 @@ const fuseCtlMagic = 0x65735543
 func stateOf(minor uint32, had time.Time) state {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(connections, &fs); err == nil && fs.Type == fuseCtlMagic {
+		list, listErr := os.Lstat(connections)
 		fi, err := os.Lstat(connections + "/" + strconv.FormatUint(uint64(minor), 10))
 		switch {
+		case os.IsNotExist(err): // nobody's
+			return leaving
 		case err == nil && !fi.ModTime().After(had):
 			return live
-		case err == nil || os.IsNotExist(err): // another's, made later, or nobody's
+		case err == nil && listErr == nil && !list.ModTime().After(had): // another's, made later
 			return leaving
 		}
+		// Whoever mounts the list gives what is in it then the time of that (fs/fuse/control.c, fuse_ctl_fill_super).
 	}
 	mounts, err := sys.Mounts()
 	if err != nil {
@@ -166,7 +172,7 @@ func stateOf(minor uint32, had time.Time) state {
 	}
 	for _, m := range mounts {
 		if m.Major == 0 && m.Minor == minor && strings.HasPrefix(m.FSType, "fuse") {
-			return live
+			return seen
 		}
 	}
 	return unknown

@@ -36,6 +36,12 @@ func taken(t *testing.T, dir string) int {
 // mountHere mounts fusectl as the list of connections and returns the minor number of a device that is in it.
 func mountHere(t *testing.T) (minor uint32) {
 	t.Helper()
+	mountList(t)
+	return mountFuse(t)
+}
+
+func mountList(t *testing.T) {
+	t.Helper()
 	old := connections
 	connections = t.TempDir()
 	if err := unix.Mount("fusectl", connections, "fusectl", 0, ""); err != nil {
@@ -47,6 +53,10 @@ func mountHere(t *testing.T) (minor uint32) {
 		}
 		connections = old
 	})
+}
+
+func mountFuse(t *testing.T) (minor uint32) {
+	t.Helper()
 	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Skipf("needs /dev/fuse: %v", err)
@@ -102,12 +112,33 @@ func TestStates(t *testing.T) {
 
 // The number of a device that is gone is another's soon.
 func TestDeviceOfAnother(t *testing.T) {
-	minor := mountHere(t)
+	mountList(t)
+	tick()
+	before := time.Now()
+	tick()
+	minor := mountFuse(t)
 	if got := stateOf(minor, time.Now()); got != live {
 		t.Errorf("state %d, want live", got)
 	}
-	if got := stateOf(minor, time.Now().Add(-time.Hour)); got != leaving {
+	if got := stateOf(minor, before); got != leaving {
 		t.Errorf("of a mount before that one: state %d, want leaving", got)
+	}
+}
+
+// tick lets the time go on that files are given.
+func tick() { <-time.After(50 * time.Millisecond) }
+
+// A list that was mounted after the mount says of it that it is as young as the list: its holder is not one that leaves.
+func TestListMountedLater(t *testing.T) {
+	minor := mountFuse(t)
+	had := time.Now()
+	tick()
+	mountList(t)
+	if got := stateOf(minor, had); got != seen && got != live { // live where it was mounted elsewhere before
+		t.Errorf("state %d, want one that is there", got)
+	}
+	if got := stateOf(nowhere, had); got != leaving {
+		t.Errorf("of one that is not listed: state %d, want leaving", got)
 	}
 }
 
@@ -117,8 +148,8 @@ func TestWithoutConnections(t *testing.T) {
 	list := connections
 	defer func() { connections = list }()
 	connections = t.TempDir()
-	if got := stateOf(minor, time.Now()); got != live {
-		t.Errorf("mounted here: state %d, want live", got)
+	if got := stateOf(minor, time.Now()); got != seen {
+		t.Errorf("mounted here: state %d, want seen", got)
 	}
 	if got := stateOf(nowhere, time.Now()); got != unknown {
 		t.Errorf("not mounted here: state %d, want unknown", got)

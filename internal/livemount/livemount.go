@@ -30,6 +30,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -289,6 +290,20 @@ func stale(base *os.Root, name string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil
 }
 
+// left takes the lock of a directory whose server has died. Whoever lists mounts at this moment has it too, for a moment.
+func left(f *os.File) bool {
+	for range 20 {
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			return true
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+			return false // its server lives
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false
+}
+
 // clean removes what servers that have died have left. One that is not removed is left to the next mount.
 func clean(base *os.Root) {
 	for _, name := range names(base) {
@@ -296,7 +311,7 @@ func clean(base *os.Root) {
 		if err != nil {
 			continue
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if left(f) {
 			_ = remove(base, name)
 		}
 		f.Close()

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -57,10 +58,9 @@ type Network struct {
 // Errors: none leave a process behind. A port that is taken, a tool that is missing and a device that may not be opened are
 // named.
 func Start(ctx context.Context, o Options) (*Network, error) {
-	n := &Network{Mode: o.Mode, Ports: network.PortMap{}}
 	switch o.Mode {
 	case Host:
-		return n, nil // Docker discards ports there, too
+		return &Network{Mode: Host, Ports: network.PortMap{}}, nil // Docker discards ports there, too
 	case None:
 		if err := noPorts(&o); err != nil {
 			return nil, err
@@ -73,17 +73,11 @@ func Start(ctx context.Context, o Options) (*Network, error) {
 		if err := loopbackUp(ns); err != nil {
 			return nil, err
 		}
-		return n, nil
+		return &Network{Mode: None, Ports: network.PortMap{}}, nil
 	case Private:
-	default:
-		return nil, fmt.Errorf("network %q: no such mode", o.Mode)
+		return startPrivate(ctx, &o)
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	if err := n.startPrivate(ctx, &o); err != nil {
-		return nil, err
-	}
-	return n, nil
+	return nil, fmt.Errorf("network %q: no such mode", o.Mode)
 }
 
 // noPorts refuses to publish ports where nothing can listen for anybody.
@@ -96,24 +90,42 @@ func noPorts(o *Options) error {
 	return nil
 }
 
-func (n *Network) startPrivate(ctx context.Context, o *Options) error {
+// portTries is how often ports are chosen. A tool binds them a moment after it was seen that they are free, and somebody else may
+// have been faster; any other will do then.
+const portTries = 3
+
+func startPrivate(ctx context.Context, o *Options) (*Network, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	path, err := choose(o.Tool)
 	if err != nil {
-		return fmt.Errorf("private network: %w", err)
-	}
-	forwards, err := planPorts(ctx, o.Ports)
-	if err != nil {
-		return err
+		return nil, fmt.Errorf("private network: %w", err)
 	}
 	ns, err := openNamespace(o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer ns.Close()
 	if o.MTU == 0 {
 		o.MTU = defaultMTU
 	}
-	n.Tool, n.IP, n.Gateway, n.Ports = filepath.Base(path), PrivateIP, PrivateGateway, bound(forwards)
+	for try := 1; ; try++ {
+		forwards, err := planPorts(ctx, o.Ports)
+		if err != nil {
+			return nil, err
+		}
+		n := &Network{Mode: Private, Tool: filepath.Base(path), IP: PrivateIP, Gateway: PrivateGateway, Ports: bound(forwards)}
+		if err = n.connect(ctx, path, o, ns, forwards); err == nil {
+			return n, nil
+		}
+		if try == portTries || ctx.Err() != nil || !slices.ContainsFunc(forwards, func(f forward) bool { return f.chosen }) {
+			return nil, err
+		}
+	}
+}
+
+// connect starts the tool, with the relays that are needed beside it. Without success nothing is left.
+func (n *Network) connect(ctx context.Context, path string, o *Options, ns *os.File, forwards []forward) (err error) {
 	if forwards, err = n.startRelays(ctx, ns, forwards); err == nil {
 		if n.Tool == Pasta {
 			err = n.startPasta(ctx, path, o, ns, forwards)

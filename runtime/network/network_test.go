@@ -194,6 +194,48 @@ func TestTakenPortIsNamed(t *testing.T) {
 	})
 }
 
+// TestLostPort: a port that was free when it was chosen, and is somebody else's when it is bound, is not the only one.
+func TestLostPort(t *testing.T) {
+	eachTool(t, func(t *testing.T, tool string) {
+		tcp := hostService(t)
+		udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer udp.Close()
+		for port, lost := range map[string]string{"80/tcp": tcp, "80/udp": strconv.Itoa(udp.LocalAddr().(*net.UDPAddr).Port)} {
+			times := 0
+			freePort = func(ctx context.Context, f forward) (netip.AddrPort, error) {
+				if times++; times == 1 {
+					n, err := strconv.ParseUint(lost, 10, 16)
+					return netip.AddrPortFrom(f.host.Addr(), uint16(n)), err
+				}
+				return tryBind(ctx, f)
+			}
+			defer func() { freePort = tryBind }()
+			c := start(t, "wait")
+			local := network.PortBinding{HostIP: netip.MustParseAddr("127.0.0.1")}
+			n, err := Start(background(), Options{Mode: Private, Tool: tool, Pid: c.Process.Pid, Ports: ports(t, port, local)})
+			if err != nil {
+				t.Errorf("%s: %v", port, err)
+				continue
+			}
+			if p, _ := network.ParsePort(port); times != 2 || n.Ports[p][0].HostPort == lost {
+				t.Errorf("%s: chosen %d times: %v", port, times, n.Ports)
+			}
+			n.Close()
+			// Who names one port gets that one, or none.
+			times, local.HostPort = 0, lost
+			if n, err := Start(background(), Options{Mode: Private, Tool: tool, Pid: c.Process.Pid, Ports: ports(t, port, local)}); err == nil || times != 1 {
+				t.Errorf("%s: a port that is taken: %v after %d tries", port, err, times)
+				if err == nil {
+					n.Close()
+				}
+			}
+		}
+	})
+}
+
 func TestToolEnds(t *testing.T) {
 	eachTool(t, func(t *testing.T, tool string) {
 		t.Run("with Close", func(t *testing.T) {

@@ -19,6 +19,7 @@ type forward struct {
 	proto     network.IPProtocol // TCP or UDP
 	host      netip.AddrPort     // on the machine; the address may be unspecified
 	container uint16
+	chosen    bool // by us, of several
 }
 
 func (f forward) String() string {
@@ -65,12 +66,12 @@ func plan(ctx context.Context, port network.Port, b network.PortBinding, taken [
 		addr = netip.IPv4Unspecified()
 	}
 	for p := int(first); p <= int(last); p++ {
-		f := forward{proto: port.Proto(), host: netip.AddrPortFrom(addr.Unmap(), uint16(p)), container: port.Num()}
+		f := forward{proto: port.Proto(), host: netip.AddrPortFrom(addr.Unmap(), uint16(p)), container: port.Num(), chosen: first == 0 || first < last}
 		if slices.ContainsFunc(taken, f.collides) {
 			err = fmt.Errorf("bind for %s failed: port is already allocated", f.host)
 			continue
 		}
-		if f.host, err = tryBind(ctx, f); err == nil {
+		if f.host, err = freePort(ctx, f); err == nil {
 			return f, nil
 		}
 	}
@@ -101,6 +102,9 @@ func hostPorts(s string) (first, last uint16, err error) {
 	}
 	return uint16(a), uint16(b), nil
 }
+
+// freePort is tryBind, but for tests.
+var freePort = tryBind
 
 // tryBind binds the port and lets it go again, to tell what is wrong with it in words of our own and to learn which one the
 // kernel gives for 0. The tool binds it a moment later; who is faster gets it, and the tool's error says so then.

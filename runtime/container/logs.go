@@ -196,7 +196,9 @@ func (c *Container) followLogs(ctx context.Context, p *logPrinter, pos *logPosit
 			last = true
 		case <-w.Events:
 		case err := <-w.Errors:
-			return err
+			if missed(err) {
+				return err
+			}
 		}
 	}
 }

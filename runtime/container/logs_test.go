@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	goruntime "runtime"
 	"slices"
 	"strconv"
@@ -181,5 +182,44 @@ func TestReadLogPastGarbage(t *testing.T) {
 	goruntime.ReadMemStats(&m)
 	if used := m.TotalAlloc - before; used > hole/8 {
 		t.Errorf("%d KiB were used for %d of garbage", used>>10, hole>>10)
+	}
+}
+
+// TestMoreEventsThanAreKept: whoever waits, and is slow to look, misses events and nothing else.
+func TestMoreEventsThanAreKept(t *testing.T) {
+	b, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := logged(t, nil)
+	// Two files in turn: the same event twice is one.
+	var files [2]*os.File
+	for i := range files {
+		if files[i], err = os.Create(filepath.Join(c.dir(), strconv.Itoa(i))); err != nil {
+			t.Fatal(err)
+		}
+		defer files[i].Close()
+	}
+	happen := func(events int) {
+		for i := range events {
+			if _, err := files[i%2].WriteAt([]byte("x"), 0); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	looks := 0
+	err = c.waitFor(t.Context(), func() (bool, error) {
+		if looks%kept == 0 {
+			happen(2 * kept) // while nobody looks
+		}
+		looks++
+		return looks > 3*kept, nil
+	})
+	if err != nil {
+		t.Errorf("after %d looks: %v", looks, err)
 	}
 }

@@ -123,7 +123,7 @@ func (s *Store) newRecord(o CreateOptions) (*record, []wantedMount, []string, er
 		return nil, nil, nil, err
 	}
 	if config.Hostname == "" {
-		config.Hostname = r.ID[:12]
+		config.Hostname = r.ID[:shortLength]
 		if host.UTSMode.IsHost() || host.NetworkMode == "host" {
 			if config.Hostname, err = os.Hostname(); err != nil {
 				return nil, nil, nil, err

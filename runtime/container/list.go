@@ -105,7 +105,7 @@ func (c *Container) imageName() string {
 	if err == nil && string(img.ID) == c.r.ImageID {
 		return c.r.Config.Image
 	}
-	return digest.Digest(c.r.ImageID).Encoded()[:12]
+	return digest.Digest(c.r.ImageID).Encoded()[:shortLength]
 }
 
 // text is the state as docker ps has it. Source: moby container/state.go, String.

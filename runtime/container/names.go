@@ -34,11 +34,20 @@ func checkName(name string) error {
 	return nil
 }
 
-// newID is 32 random bytes in hexadecimal.
+// shortLength is how many digits of an ID are shown, as under Docker.
+const shortLength = 12
+
+// newID is 32 random bytes in hexadecimal. Its beginning is the container's hostname, so it is no number, which would be taken for an
+// address (inet_aton(3)). Source: moby daemon/internal/stringid, GenerateRandomID.
 func newID() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand.Read
-	return hex.EncodeToString(b[:])
+	for {
+		var b [32]byte
+		_, _ = rand.Read(b[:]) // never fails: crypto/rand.Read
+		id := hex.EncodeToString(b[:])
+		if strings.ContainsAny(id[:shortLength], "abcdef") {
+			return id
+		}
+	}
 }
 
 func pick(words []string) string {

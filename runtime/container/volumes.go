@@ -45,7 +45,7 @@ func (s *Store) otherUsers(name, but string) (users []string, err error) {
 			if err := s.tell(err); err != nil {
 				return nil, err
 			}
-			users = append(users, id[:12]) // it may have any volume: none goes while nobody knows
+			users = append(users, id[:shortLength]) // it may have any volume: none goes while nobody knows
 			break
 		}
 	}

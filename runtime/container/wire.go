@@ -282,7 +282,7 @@ func connOf(f *os.File) (*conn, error) {
 }
 
 // socketName is the monitor's socket in the run directory.
-func socketName(id string) string { return id[:12] + ".sock" }
+func socketName(id string) string { return id[:shortLength] + ".sock" }
 
 func (c *Container) socket() string { return filepath.Join(c.s.o.RunDir, socketName(c.r.ID)) }
 

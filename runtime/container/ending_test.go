@@ -212,6 +212,7 @@ func TestUnionSyncs(t *testing.T) {
 			_ = packet.Send(sock, []byte{serverClosed}, -1)
 		})
 		u.server = identify(pid)
+		<-u.syncs
 		if err := u.await(u.closed); err != nil || !u.said {
 			t.Errorf("%v, said that it is closed: %v", err, u.said)
 		}

@@ -315,6 +315,13 @@ func (u *union) await(done <-chan struct{}) error {
 			<-u.closed
 			patience, syncs = time.After(unionPatience), nil
 		case <-patience:
+			select {
+			case <-u.syncs:
+				if syncs != nil {
+					continue // it has said so, and nobody has come to read it yet
+				}
+			default:
+			}
 			err := u.server.kill()
 			<-u.ended
 			<-u.closed

@@ -134,7 +134,7 @@ func (c *Container) openOwn() (here, there []sys.Join, err error) {
 
 // endPatience is how long a container that an exec fails in may take to begin to end: what is killed together with its
 // first process may go before that one does.
-const endPatience = 100 * time.Millisecond
+const endPatience = 2 * time.Second
 
 // isEnd tells whether an exec has failed since the container ends.
 //

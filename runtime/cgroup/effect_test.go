@@ -373,8 +373,9 @@ func TestFreezerStopsACounter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if before.CPUStats.CPUUsage.TotalUsage != after.CPUStats.CPUUsage.TotalUsage {
-		t.Error("a frozen group used CPU time")
+	// One that stands still may have its last moments charged yet.
+	if used := time.Duration(after.CPUStats.CPUUsage.TotalUsage - before.CPUStats.CPUUsage.TotalUsage); used > 20*time.Millisecond {
+		t.Errorf("a frozen group used %v of CPU time", used)
 	}
 	if err := g.Thaw(); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func TestBackgroundLife(t *testing.T) {
 	if _, errs, code := b.try("rm", "bg"); code == 0 || !strings.Contains(errs, "running") {
 		t.Errorf("rm of a running one: exit %d: %s", code, errs)
 	}
-	b.must("stop", "bg")
+	b.must("stop", "bg", "60")
 	i := b.inspect("bg")
 	if i.State.ExitCode != 7 || i.State.Running || !strings.Contains(b.must("logs", "bg"), "got") {
 		t.Errorf("state %+v", i.State)

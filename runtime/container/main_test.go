@@ -224,8 +224,11 @@ func do(s *Store, op string, args []string) (int, error) {
 	case "diff":
 		return out(c.Diff(ctx))
 	case "stop":
-		two := 2
-		return 0, c.Stop(ctx, StopOptions{Timeout: &two})
+		timeout := 2
+		if len(args) > 1 { // of one that ends when it is told to
+			timeout, _ = strconv.Atoi(args[1])
+		}
+		return 0, c.Stop(ctx, StopOptions{Timeout: &timeout})
 	case "kill":
 		return 0, c.Kill(ctx, args[1])
 	case "restart":

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/laminafs/lamina/internal/uniontest/deep"
 )
 
@@ -157,6 +159,7 @@ func TestPrune(t *testing.T) {
 	if err := os.Link(f, f+"2"); err != nil {
 		t.Fatal(err)
 	}
+	unix.Sync() // until it is written back its blocks are not settled
 	users := func(name string) ([]string, error) {
 		if name == used {
 			return []string{"c"}, nil

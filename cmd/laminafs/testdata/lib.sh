@@ -18,9 +18,10 @@ mnt() {
 	lowers >lowers.before
 }
 
-# lowers: all there is to know of the layers l1 and l2, but for access times.
+# lowers: all there is to know of the layers l1 and l2, but for access times, and for the number of blocks, which the disk
+# counts anew when it writes a file back.
 lowers() {
-	find l1 l2 -printf '%p %y %i %n %m %U:%G %s %b %T@ %C@ %l\n' | LC_ALL=C sort
+	find l1 l2 -printf '%p %y %i %n %m %U:%G %s %T@ %C@ %l\n' | LC_ALL=C sort
 	find l1 l2 -type f -readable -exec sha256sum {} + | LC_ALL=C sort
 }
 
@@ -40,7 +41,7 @@ until_ok() {
 	_n=0
 	until "$@" 2>/dev/null; do
 		_n=$((_n + 1))
-		[ $_n -lt 1200 ] || fail "after a minute still not: $*"
+		[ $_n -lt 6000 ] || fail "after five minutes still not: $*"
 		sleep 0.05
 	done
 }
@@ -60,9 +61,15 @@ requests() {
 	awk -v op="$2" '$1 == op { n = $2 } END { print n + 0 }' "$_told/requests"
 }
 
-# unmount DIR: by whatever this identity may use. The layers must be what they were after mnt.
+# unmount DIR: by whatever this identity may use, and again for as long as something looks at the mount. The layers must be
+# what they were after mnt.
 unmount() {
-	umount "$1" 2>/dev/null || fusermount3 -u "$1" || return
+	_n=0
+	until umount "$1" 2>/dev/null || fusermount3 -u "$1"; do
+		_n=$((_n + 1))
+		[ $_n -lt 50 ] || return
+		sleep 0.1
+	done
 	[ -e lowers.before ] || return 0
 	lowers >lowers.after
 	mv lowers.before lowers.was

@@ -359,7 +359,7 @@ func (s *store) calm(want int) {
 }
 
 // patience is how long podman may take to clean up after a container that has ended.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // reset removes all that podman has. It writes to its database and its events meanwhile, and where it has just removed what
 // is written to it says that a directory is not empty: then it is asked again.

@@ -101,7 +101,7 @@ func TestExactCounts(t *testing.T) {
 		for _, kind := range []string{"unix", "tcp"} {
 			t.Run(fmt.Sprint(who, " ", kind), func(t *testing.T) {
 				l := layers(t, uniontest.As(t, who))
-				address := freePort(t)
+				address := freePorts(t, 1)[0]
 				if kind == "unix" {
 					address = "unix:" + socketDir(t, l) + "/m.sock"
 				}

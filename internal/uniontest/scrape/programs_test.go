@@ -76,15 +76,18 @@ func need(t *testing.T, program string) {
 	}
 }
 
-// freePort is a port of loopback that nobody has now.
-func freePort(t *testing.T) string {
+// freePorts are n ports of loopback that nobody has now, each another.
+func freePorts(t *testing.T, n int) (addresses []string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addresses = append(addresses, l.Addr().String())
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addresses
 }
 
 // client asks the endpoint at an address as metrics= has it.
@@ -146,13 +149,18 @@ func labels(m *dto.Metric) string {
 	return s.String()
 }
 
+// scrape reads what a mount tells that answers. On a busy machine it may not do so in time, and is scraped once more.
 func scrape(t testing.TB, address string) values {
 	t.Helper()
-	v, _, err := read(address)
-	if err != nil {
-		t.Fatal(err)
+	for end := time.Now().Add(limit); ; {
+		v, _, err := read(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v["laminafs_up"] == 1 || time.Now().After(end) {
+			return v
+		}
 	}
-	return v
 }
 
 // eventually waits until ok.

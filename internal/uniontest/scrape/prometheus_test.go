@@ -30,7 +30,7 @@ func prometheus(t *testing.T, lamina, laminafs string) string {
 			t.Fatal(err)
 		}
 	}
-	address := freePort(t)
+	address := freePorts(t, 1)[0]
 	start(t, "prometheus", "--config.file="+dir+"/prometheus.yml", "--storage.tsdb.path="+dir+"/data",
 		"--web.listen-address="+address, "--log.level=warn")
 	return address
@@ -95,7 +95,8 @@ func TestPrometheus(t *testing.T) {
 	dir := needPrograms(t)
 	need(t, "busybox")
 	l := layers(t)
-	one, all := freePort(t), freePort(t)
+	ports := freePorts(t, 2)
+	one, all := ports[0], ports[1]
 	m := uniontest.Start(t, uniontest.Laminafs, l, "metrics="+one)
 
 	// A container with a root of its own, and one that has failed.

@@ -20,6 +20,7 @@ package claim
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -149,22 +150,33 @@ var connections = "/sys/fs/fuse/connections"
 // fuseCtlMagic is FUSE_CTL_SUPER_MAGIC of fs/fuse/control.c.
 const fuseCtlMagic = 0x65735543
 
+// listedBefore tells whether the list of connections was there at a time. What is in it when it is mounted gets the time of that
+// (fs/fuse/control.c, fuse_ctl_fill_super), as does the list itself; later its change time moves when a connection goes (since 6.17), and its
+// access time when somebody lists it.
+func listedBefore(when time.Time) bool {
+	var st unix.Stat_t
+	if err := unix.Lstat(connections, &st); err != nil {
+		return false
+	}
+	return slices.ContainsFunc([]unix.Timespec{st.Atim, st.Mtim, st.Ctim}, func(t unix.Timespec) bool {
+		return !time.Unix(t.Unix()).After(when)
+	})
+}
+
 // stateOf is the state of a holder that had a mount on the device 0:minor at a time. Without the list of connections
 // nothing is known of a mount that is not in our mount namespace: it may be in another, or detached and in use.
 func stateOf(minor uint32, had time.Time) state {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(connections, &fs); err == nil && fs.Type == fuseCtlMagic {
-		list, listErr := os.Lstat(connections)
 		fi, err := os.Lstat(connections + "/" + strconv.FormatUint(uint64(minor), 10))
 		switch {
 		case os.IsNotExist(err): // nobody's
 			return leaving
 		case err == nil && !fi.ModTime().After(had):
 			return live
-		case err == nil && listErr == nil && !list.ModTime().After(had): // another's, made later
+		case err == nil && listedBefore(had): // another's, made later
 			return leaving
 		}
-		// Whoever mounts the list gives what is in it then the time of that (fs/fuse/control.c, fuse_ctl_fill_super).
 	}
 	mounts, err := sys.Mounts()
 	if err != nil {

@@ -37,7 +37,7 @@ func taken(t *testing.T, dir string) int {
 func mountHere(t *testing.T) (minor uint32) {
 	t.Helper()
 	mountList(t)
-	return mountFuse(t)
+	return mountFuse(t).minor
 }
 
 func mountList(t *testing.T) {
@@ -55,7 +55,14 @@ func mountList(t *testing.T) {
 	})
 }
 
-func mountFuse(t *testing.T) (minor uint32) {
+// connection is a FUSE mount that nobody serves.
+type connection struct {
+	dir   string
+	fd    int
+	minor uint32
+}
+
+func mountFuse(t *testing.T) connection {
 	t.Helper()
 	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -74,11 +81,11 @@ func mountFuse(t *testing.T) (minor uint32) {
 	}
 	for _, m := range mounts {
 		if m.Path == dir {
-			return m.Minor
+			return connection{dir, fuse, m.Minor}
 		}
 	}
 	t.Fatalf("%s is not mounted", dir)
-	return 0
+	return connection{}
 }
 
 // nowhere is a minor number that no mount has.
@@ -116,7 +123,7 @@ func TestDeviceOfAnother(t *testing.T) {
 	tick()
 	before := time.Now()
 	tick()
-	minor := mountFuse(t)
+	minor := mountFuse(t).minor
 	if got := stateOf(minor, time.Now()); got != live {
 		t.Errorf("state %d, want live", got)
 	}
@@ -125,12 +132,29 @@ func TestDeviceOfAnother(t *testing.T) {
 	}
 }
 
+// A list is not younger because a connection has gone.
+func TestDeviceGivenOutAgain(t *testing.T) {
+	mountList(t)
+	tick()
+	first := mountFuse(t)
+	had := time.Now()
+	tick()
+	if err := unix.Unmount(first.dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(first.fd)
+	tick()
+	if got := stateOf(mountFuse(t).minor, had); got != leaving {
+		t.Errorf("state %d, want leaving", got)
+	}
+}
+
 // tick lets the time go on that files are given.
 func tick() { <-time.After(50 * time.Millisecond) }
 
 // A list that was mounted after the mount says of it that it is as young as the list: its holder is not one that leaves.
 func TestListMountedLater(t *testing.T) {
-	minor := mountFuse(t)
+	minor := mountFuse(t).minor
 	had := time.Now()
 	tick()
 	mountList(t)

@@ -290,16 +290,19 @@ func stale(base *os.Root, name string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil
 }
 
+// listerPatience is how long a list may take to look at a directory.
+var listerPatience = 20 * time.Millisecond
+
 // left takes the lock of a directory whose server has died. Whoever lists mounts at this moment has it too, for a moment.
 func left(f *os.File) bool {
-	for range 20 {
+	for end := time.Now().Add(listerPatience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			return true
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
-			return false // its server lives
+			return false // its server lives, or another one removes it
 		}
-		time.Sleep(time.Millisecond)
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN) // so that of two who wait one comes through
 	}
 	return false
 }

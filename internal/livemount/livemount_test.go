@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -185,6 +186,49 @@ func TestStale(t *testing.T) {
 	slices.Sort(want)
 	if got := entries(t, base); !slices.Equal(got, want) {
 		t.Errorf("after the next mount: %q, want %q", got, want)
+	}
+}
+
+// TestStaleWhileListed: whoever lists mounts has the lock of what a dead server has left for a moment. Of two who would remove it one does
+// so nevertheless.
+func TestStaleWhileListed(t *testing.T) {
+	old := listerPatience
+	listerPatience = time.Minute
+	defer func() { listerPatience = old }()
+	base := filepath.Join(t.TempDir(), "laminafs")
+	dead := create(t, base, example)
+	dead.die()
+	open := func() *os.File {
+		f, err := os.Open(filepath.Join(base, prefix+dead.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	lister := open()
+	if err := unix.Flock(int(lister.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	won := make(chan bool)
+	for range 2 {
+		f := open()
+		defer f.Close()
+		go func() { won <- left(f) }()
+	}
+	<-time.After(20 * time.Millisecond)
+	lister.Close()
+	if one, two := <-won, <-won; one == two {
+		t.Errorf("it is taken by both, or by none: %v", one)
+	}
+	// Of one that lives nobody waits for the lock.
+	live := create(t, base, example)
+	f, err := os.Open(filepath.Join(base, prefix+live.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if left(f) {
+		t.Error("the lock of a mount that lives was taken")
 	}
 }
 

@@ -118,7 +118,7 @@ func startPrivate(ctx context.Context, o *Options) (*Network, error) {
 		if err = n.connect(ctx, path, o, ns, forwards); err == nil {
 			return n, nil
 		}
-		if try == portTries || ctx.Err() != nil || !slices.ContainsFunc(forwards, func(f forward) bool { return f.chosen }) {
+		if try == portTries || !slices.ContainsFunc(forwards, func(f forward) bool { return f.lost(ctx) }) {
 			return nil, err
 		}
 	}

@@ -410,7 +410,7 @@ func TestInUserNamespace(t *testing.T) {
 	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
 	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
 	attr.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
-	cmd := exec.Command("/proc/self/exe", "-test.run", "^Test(None|Private|HostLoopback|Publish|TakenPort|ToolEnds|Forwarder)", "-test.v")
+	cmd := exec.Command("/proc/self/exe", "-test.run", "^Test(None|Private|HostLoopback|Publish|TakenPort|LostPort|ToolEnds|Forwarder)", "-test.v")
 	cmd.SysProcAttr = attr
 	cmd.Env = append(os.Environ(), "LAMINA_NETWORK_INSIDE=1")
 	out, err := cmd.CombinedOutput()

@@ -103,7 +103,16 @@ func hostPorts(s string) (first, last uint16, err error) {
 	return uint16(a), uint16(b), nil
 }
 
-// freePort is tryBind, but for tests.
+// lost tells whether a port that was chosen is somebody else's now.
+func (f forward) lost(ctx context.Context) bool {
+	if !f.chosen {
+		return false
+	}
+	_, err := tryBind(ctx, f)
+	return err != nil
+}
+
+// freePort is how a port is chosen; tests choose another way.
 var freePort = tryBind
 
 // tryBind binds the port and lets it go again, to tell what is wrong with it in words of our own and to learn which one the

@@ -35,6 +35,8 @@ func (n *Network) startSlirp(ctx context.Context, path string, o *Options, ns *o
 		// The socket is needed for a moment only. /tmp keeps its path below the 108 bytes of a socket's address.
 		dir, remove, err := scratch()
 		if err != nil {
+			_, _ = readyW.Close(), exitR.Close() // nothing was written
+			n.stop()
 			return err
 		}
 		defer remove()

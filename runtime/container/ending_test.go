@@ -224,6 +224,29 @@ func TestUnionSyncs(t *testing.T) {
 		}
 		_, _ = sys.WaitProgram(pid)
 	})
+	t.Run("in time, and nobody came to hear it", func(t *testing.T) {
+		unionPatience = 0
+		defer func() { unionPatience = 50 * time.Millisecond }()
+		pid := sleeper(t)
+		for range 100 {
+			u := serve(t, func(sock int) {
+				_ = packet.Send(sock, []byte{serverSyncs}, -1)
+				_ = packet.Send(sock, []byte{serverClosed}, -1)
+			})
+			u.server = identify(pid)
+			<-u.syncs
+			if err := u.await(u.closed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if identify(pid).dying() {
+			t.Error("it was killed")
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		_, _ = sys.WaitProgram(pid)
+	})
 	t.Run("dies over it", func(t *testing.T) {
 		u := serve(t, func(sock int) { _ = packet.Send(sock, []byte{serverSyncs}, -1) })
 		if err := u.await(u.closed); err != nil || u.said {

@@ -196,7 +196,7 @@ func (c *Container) followLogs(ctx context.Context, p *logPrinter, pos *logPosit
 			last = true
 		case <-w.Events:
 		case err := <-w.Errors:
-			if missed(err) {
+			if !overflowed(err) {
 				return err
 			}
 		}

@@ -195,6 +195,9 @@ func TestMoreEventsThanAreKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if kept > 1<<17 {
+		t.Skipf("needs fs.inotify.max_queued_events below %d", 1<<17)
+	}
 	c := logged(t, nil)
 	// Two files in turn: the same event twice is one.
 	var files [2]*os.File

@@ -239,16 +239,16 @@ func (c *Container) waitFor(ctx context.Context, fn func() (bool, error)) error 
 			return ctx.Err()
 		case <-w.Events:
 		case err := <-w.Errors:
-			if missed(err) {
+			if !overflowed(err) {
 				return err
 			}
 		}
 	}
 }
 
-// missed tells an error of a watch from news of more events than it holds (inotify(7), IN_Q_OVERFLOW), which are as good as one:
+// overflowed tells whether a watch says that there were more events than it holds (inotify(7), IN_Q_OVERFLOW). They are as good as one:
 // what is watched is looked at anew.
-func missed(err error) bool { return !errors.Is(err, fsnotify.ErrEventOverflow) }
+func overflowed(err error) bool { return errors.Is(err, fsnotify.ErrEventOverflow) }
 
 // RemoveOptions are those of docker rm.
 type RemoveOptions struct {

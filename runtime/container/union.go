@@ -310,18 +310,16 @@ func (u *union) await(done <-chan struct{}) error {
 	for {
 		select {
 		case <-done:
+		case <-syncs:
+		case <-patience:
+		}
+		select { // of several at once, what it has said counts
+		case <-done:
 			return nil
 		case <-syncs:
 			<-u.closed
 			patience, syncs = time.After(unionPatience), nil
-		case <-patience:
-			select {
-			case <-u.syncs:
-				if syncs != nil {
-					continue // it has said so, and nobody has come to read it yet
-				}
-			default:
-			}
+		default:
 			err := u.server.kill()
 			<-u.ended
 			<-u.closed

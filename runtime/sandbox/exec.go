@@ -149,12 +149,16 @@ func (c *Container) isEnd(err error) bool {
 	if errors.As(err, &stage) || errors.As(err, &exec) {
 		return false // the child itself has said what is wrong
 	}
-	select {
-	case <-c.first.done:
-		return true
-	case <-time.After(endPatience):
-		return c.first.ending()
+	for end := time.Now().Add(endPatience); time.Now().Before(end); {
+		select {
+		case <-c.first.done:
+		case <-time.After(10 * time.Millisecond):
+		}
+		if c.first.ending() {
+			return true
+		}
 	}
+	return false
 }
 
 // ExecMain is a process of Exec. It does not return.

@@ -31,6 +31,13 @@ figure() {
 # has FILE PATTERN: for until_ok.
 has() { grep -q -- "$2" "$1"; }
 
+# terminal COMMAND: in a terminal on which nobody types. At the end of its own input script(1) would type a NUL, which is echoed as ^@ at
+# any place of the output.
+terminal() {
+	[ -p silent ] || mkfifo silent
+	script -qec "$1" /dev/null 0<>silent
+}
+
 gone() { ! kill -0 "$1"; }
 
 run() { lamina run --network none "$@"; }

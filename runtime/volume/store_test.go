@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/laminafs/lamina/internal/uniontest/deep"
 )
 
@@ -159,7 +157,9 @@ func TestPrune(t *testing.T) {
 	if err := os.Link(f, f+"2"); err != nil {
 		t.Fatal(err)
 	}
-	unix.Sync() // until it is written back its blocks are not settled
+	if out, err := exec.Command("sync", "--file-system", f).CombinedOutput(); err != nil { // until it is written back its blocks are not settled
+		t.Fatalf("%v: %s", err, out)
+	}
 	users := func(name string) ([]string, error) {
 		if name == used {
 			return []string{"c"}, nil

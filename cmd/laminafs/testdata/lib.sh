@@ -38,10 +38,9 @@ told() {
 
 # until_ok COMMAND...: tries until the command succeeds.
 until_ok() {
-	_n=0
+	_end=$(($(date +%s) + 300))
 	until "$@" 2>/dev/null; do
-		_n=$((_n + 1))
-		[ $_n -lt 6000 ] || fail "after five minutes still not: $*"
+		[ $(date +%s) -lt $_end ] || fail "after five minutes still not: $*"
 		sleep 0.05
 	done
 }
@@ -61,13 +60,13 @@ requests() {
 	awk -v op="$2" '$1 == op { n = $2 } END { print n + 0 }' "$_told/requests"
 }
 
-# unmount DIR: by whatever this identity may use, and again for as long as something looks at the mount. The layers must be
-# what they were after mnt.
+# unmount DIR: by whatever this identity may use, and again for some seconds, since something may look at the mount. The layers
+# must be what they were after mnt.
 unmount() {
 	_n=0
-	until umount "$1" 2>/dev/null || fusermount3 -u "$1"; do
+	until umount "$1" 2>/dev/null || _said=$(fusermount3 -u "$1" 2>&1); do
 		_n=$((_n + 1))
-		[ $_n -lt 50 ] || return
+		if [ $_n = 50 ]; then echo "$_said" >&2; return 1; fi
 		sleep 0.1
 	done
 	[ -e lowers.before ] || return 0

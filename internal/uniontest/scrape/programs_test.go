@@ -157,8 +157,11 @@ func scrape(t testing.TB, address string) values {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v["laminafs_up"] == 1 || time.Now().After(end) {
+		if v["laminafs_up"] == 1 {
 			return v
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: the mount does not answer within %v", address, limit)
 		}
 	}
 }

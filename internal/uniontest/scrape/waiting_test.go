@@ -15,7 +15,7 @@ import (
 const inNamespace = `
 mount -t tmpfs none /run && mount -t fusectl none /sys/fs/fuse/connections && "$1" -o "$2" "$3" && echo mounted
 read -r line
-umount "$3"
+umount "$3" || exit
 while [ -e "${2##*unix:}" ]; do sleep 0.05; done`
 
 // What the kernel has of requests is told where fusectl is mounted, also by a server that has left the mount namespace of its

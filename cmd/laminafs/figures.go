@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/internal/figures"
+	"github.com/laminafs/lamina/internal/sys"
 	"github.com/laminafs/lamina/internal/version"
 	"github.com/laminafs/lamina/unionfs"
 	"github.com/laminafs/lamina/unionfs/transport"
@@ -124,13 +125,8 @@ func process() figures.Process {
 	if unix.Getrusage(unix.RUSAGE_SELF, &use) == nil {
 		p.CPUSeconds = time.Duration(use.Utime.Nano() + use.Stime.Nano()).Seconds()
 	}
-	text, err := os.ReadFile("/proc/self/stat")
-	if err != nil {
-		return p
-	}
-	// proc_pid_stat(5): the fields from the third on, behind the name in parentheses.
-	const threads, resident = 20 - 3, 24 - 3
-	if f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:])); len(f) > resident {
+	const threads, resident = 20 - 3, 24 - 3 // proc_pid_stat(5), without the first two
+	if f := sys.OwnStat(); len(f) > resident {
 		p.Threads, _ = strconv.Atoi(f[threads]) // the kernel writes numbers
 		pages, _ := strconv.ParseUint(f[resident], 10, 64)
 		p.ResidentBytes = pages * uint64(os.Getpagesize())

@@ -8,8 +8,13 @@ import (
 
 // ProcStat are the fields of /proc/PID/stat (proc_pid_stat(5)) from the third on, the state: those behind the name, which may
 // hold anything. A process that is not there has none.
-func ProcStat(pid int) []string {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+func ProcStat(pid int) []string { return procStat(strconv.Itoa(pid)) }
+
+// OwnStat is ProcStat of this process, whatever its number is in the PID namespace of /proc.
+func OwnStat() []string { return procStat("self") }
+
+func procStat(process string) []string {
+	b, err := os.ReadFile("/proc/" + process + "/stat")
 	if err != nil {
 		return nil
 	}

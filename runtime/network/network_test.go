@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/network"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 func background() context.Context { return context.Background() }
@@ -282,13 +284,12 @@ func children(pid int) []int {
 	var out []int
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, s := range stats {
-		b, err := os.ReadFile(s)
-		if err != nil {
+		c, _ := strconv.Atoi(filepath.Base(filepath.Dir(s)))
+		f := sys.ProcStat(c)
+		if f == nil {
 			continue
 		}
-		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 		if p, _ := strconv.Atoi(f[1]); p == pid {
-			c, _ := strconv.Atoi(filepath.Base(filepath.Dir(s)))
 			out = append(append(out, c), children(c)...)
 		}
 	}
@@ -296,8 +297,8 @@ func children(pid int) []int {
 }
 
 func zombie(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err != nil || strings.Contains(string(b), ") Z ")
+	f := sys.ProcStat(pid)
+	return f == nil || f[0] == "Z"
 }
 
 func TestScratchOfTheDeadIsRemoved(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/sys"
 )
 
 // sleeper is a container that execs can be tried in.
@@ -110,8 +112,8 @@ func TestExecAsContainerEnds(t *testing.T) {
 				}
 				err := c.Signal(unix.SIGKILL)
 				waitFor(t, "the end of the exec's process", func() bool {
-					b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-					return err != nil || strings.Contains(string(b), ") Z ")
+					f := sys.ProcStat(pid)
+					return f == nil || f[0] == "Z"
 				})
 				return err
 			})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/laminafs/lamina/internal/packet"
 	"github.com/laminafs/lamina/internal/sys"
+	"github.com/laminafs/lamina/internal/uniontest/meanwhile"
 )
 
 // TestAttachWhileEnding: who attaches to a run whose command has ended, and which is not taken apart yet, hears how it has ended,
@@ -357,25 +358,14 @@ func TestDrain(t *testing.T) {
 	if _, err := writer.Write(make([]byte, 10_000)); err != nil { // which are never all taken
 		t.Fatal(err)
 	}
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				if _, err := writer.Write(make([]byte, 1000)); err != nil {
-					t.Error(err)
-				}
-				take(1000)
-			}
+	end := meanwhile.Do(func() {
+		if _, err := writer.Write(make([]byte, 1000)); err != nil {
+			t.Error(err)
 		}
-	}()
+		take(1000)
+	})
 	r.drain()
-	close(stop)
-	<-done
+	end()
 	if n := r.taken[0].Load(); n < maxPipe {
 		t.Errorf("given up after %d bytes, want %d", n, maxPipe)
 	}

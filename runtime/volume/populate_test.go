@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/uniontest/meanwhile"
 )
 
 // image is a directory as an image may have it.
@@ -233,18 +235,9 @@ func TestHostileImageCopiesNothingFromOutside(t *testing.T) {
 	if err := os.Symlink(outside, link); err != nil {
 		t.Fatal(err)
 	}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_ = unix.Renameat2(unix.AT_FDCWD, inner, unix.AT_FDCWD, link, unix.RENAME_EXCHANGE) // now and then is enough
-			}
-		}
-	}()
+	end := meanwhile.Do(func() {
+		_ = unix.Renameat2(unix.AT_FDCWD, inner, unix.AT_FDCWD, link, unix.RENAME_EXCHANGE) // now and then is enough
+	})
 	s := open(t)
 	for range 100 {
 		v := create(t, s, "data", nil)
@@ -263,8 +256,7 @@ func TestHostileImageCopiesNothingFromOutside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	close(stop)
-	<-stopped
+	end()
 	if got := describe(t, outside); len(got) != 2 {
 		t.Errorf("something was written outside: %v", got)
 	}

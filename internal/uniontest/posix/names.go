@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/uniontest/meanwhile"
 )
 
 // everyByte are names that together hold every byte but '/' and NUL.
@@ -392,7 +394,7 @@ var readdirCases = []Case{
 func (t *T) signalled() (end func()) {
 	goruntime.LockOSThread()
 	pid, tid := os.Getpid(), unix.Gettid()
-	stop := meanwhile(func() { _ = unix.Tgkill(pid, tid, unix.SIGURG) })
+	stop := meanwhile.Do(func() { _ = unix.Tgkill(pid, tid, unix.SIGURG) })
 	return func() {
 		stop()
 		goruntime.UnlockOSThread()

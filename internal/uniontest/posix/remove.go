@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/internal/uniontest/meanwhile"
 )
 
 var mkdirCases = []Case{
@@ -123,7 +125,7 @@ var unlinkCases = []Case{
 		t.lists("", "f")
 	}},
 	{"rm(1): -rf of a tree while another reads it", "", "dir d; dir d/a; names d/a 200; dir d/b; names d/b 200; dir d/b/c; names d/b/c 100", func(t *T) {
-		end := meanwhile(func() {
+		end := meanwhile.Do(func() {
 			_, _ = os.ReadDir(t.p("d/b")) // may be gone at any moment
 			_, _ = os.ReadFile(t.p("d/a/000100"))
 		})

@@ -446,23 +446,3 @@ func (t *T) parallel(n int, fn func(i int)) {
 		goruntime.Goexit()
 	}
 }
-
-// meanwhile does something over and over beside the case, until the function it returns is called.
-func meanwhile(fn func()) (end func()) {
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				fn()
-			}
-		}
-	}()
-	return func() {
-		close(stop)
-		<-done
-	}
-}
